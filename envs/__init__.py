@@ -1,0 +1,1 @@
+"""Environments: things with reset and step; they know no agent."""

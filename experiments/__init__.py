@@ -1,0 +1,1 @@
+"""The command line and the studies: one question, one file."""
