@@ -1,1 +1,36 @@
-"""Environments: things with reset and step; they know no agent."""
+"""Environments: things with reset and step; they know no agent.
+
+``make(id, copies)`` gives a vector environment: our own point mass, or any Gymnasium task with Box spaces.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from pbrl.errors import InputError
+
+from . import mujoco, point_mass
+
+__all__ = ["make", "names"]
+
+
+def make(env: str, copies: int) -> point_mass.PointMass | mujoco.GymnasiumCopies:
+    """``copies`` independent copies of an environment, as one vector environment.
+
+    Raises:
+        InputError: an unknown id (near names are suggested), spaces that are not bounded boxes, less than one copy.
+    """
+    dimension = point_mass.dimension_of(env)
+    if dimension is not None:
+        return point_mass.PointMass(copies, point_mass.Problem(dimension=dimension), name=env)
+    known = [*names(), *mujoco.registered_names()]
+    if env not in known:
+        near = difflib.get_close_matches(env, known, n=3, cutoff=0.5)
+        expected = f"did you mean {' or '.join(near)}?" if near else "expected an id such as Reacher-v5 or PointMass-v0"
+        raise InputError(f"unknown environment {env!r}: {expected}")
+    return mujoco.GymnasiumCopies(env, copies)
+
+
+def names() -> list[str]:
+    """The ids that are known to work: the point mass (in any dimension) and Gymnasium's MuJoCo tasks."""
+    return ["PointMass-v0", *(f"PointMass{d}D-v0" for d in (1, 3, 4)), *mujoco.mujoco_names()]

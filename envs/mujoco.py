@@ -1,0 +1,160 @@
+"""Any Gymnasium task with Box observations and Box actions (every MuJoCo task is one) as a vector environment.
+
+The copies are stepped one after the other in one thread. Two threads were measured and do not pay: on two cores, 32
+copies of Reacher-v5, HalfCheetah-v5, Hopper-v5, Ant-v5 and Humanoid-v5 ran 0.96 to 1.05 times as fast (20 to 180 us per
+step of a copy). Making a copy takes about 2 ms, so none are kept for later.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+from pbrl.errors import InputError
+from pbrl.spec import Spec
+
+
+class GymnasiumCopies:
+    """Independent copies of one Gymnasium task.
+
+    Actions are in [-1, 1] (clipped to it) and rescaled to the task's bounds; observations are flattened to float64.
+    There is no auto-reset: a copy that finished is frozen, that is, its observation, ``term`` and ``trunc`` stay as
+    they were and its reward is 0 until the next ``reset``.
+
+    Attributes:
+        copies: n, how many.
+        spec: sizes and the time limit (the ``max_episode_steps`` of the task's registration).
+
+    Raises:
+        InputError: an unknown task, spaces that are not bounded boxes, or less than one copy.
+    """
+
+    def __init__(self, env: str, copies: int) -> None:
+        if copies < 1:
+            raise InputError(f"copies is {copies}, expected at least 1")
+        self.copies = copies
+        with quiet_making():
+            self._envs = [_make_one(env)]
+            self._low, self._high = _bounds(self._envs[0], env)
+            self._envs += [_make_one(env) for _ in range(copies - 1)]
+        space = self._envs[0].observation_space
+        registered = self._envs[0].spec
+        self.spec = Spec(
+            name=env,
+            obs_size=int(np.prod(space.shape or (1,))),
+            act_size=len(self._low),
+            horizon=registered.max_episode_steps if registered else None,
+        )
+        self._act_space_shape = self._envs[0].action_space.shape
+        self._act_dtype = self._envs[0].action_space.dtype
+        self._obs: NDArray[np.float64] | None = None
+        self._term = np.zeros(copies, dtype=bool)
+        self._trunc = np.zeros(copies, dtype=bool)
+
+    def reset(self, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Start a new episode in every copy, each from its own seed: [n, O].
+
+        Raises:
+            InputError: not one seed per copy.
+        """
+        if len(seeds) != self.copies:
+            raise InputError(f"{len(seeds)} seeds for {self.copies} copies of {self.spec.name}, expected one each")
+        rows = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds)]
+        self._obs = np.stack([np.asarray(row, dtype=np.float64).ravel() for row in rows])
+        self._term[:] = False
+        self._trunc[:] = False
+        return self._obs.copy()
+
+    def step(
+        self, act: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """One step of every unfinished copy with actions [n, A]: obs [n, O], rew [n], term [n], trunc [n].
+
+        An episode that ends truly at the very step of its time limit is ``term``, not ``trunc``.
+
+        Raises:
+            InputError: actions of another shape, or no reset before.
+        """
+        if self._obs is None:
+            raise InputError(f"{self.spec.name} was stepped before it was reset, expected reset(seeds) first")
+        unit = np.asarray(act, dtype=np.float64)
+        if unit.shape != (self.copies, self.spec.act_size):
+            raise InputError(f"act has shape {unit.shape}, expected {(self.copies, self.spec.act_size)}")
+        own = self._low + (np.clip(unit, -1.0, 1.0) + 1.0) * 0.5 * (self._high - self._low)
+        own = own.astype(self._act_dtype).reshape(self.copies, *(self._act_space_shape or ()))
+        rew = np.zeros(self.copies)
+        for i in np.flatnonzero(~(self._term | self._trunc)):
+            obs, reward, term, trunc, _ = self._envs[i].step(own[i])
+            self._obs[i] = np.asarray(obs, dtype=np.float64).ravel()
+            rew[i] = float(reward)
+            self._term[i] = term
+            self._trunc[i] = trunc and not term
+        return self._obs.copy(), rew, self._term.copy(), self._trunc.copy()
+
+    def close(self) -> None:
+        """Free the simulators."""
+        for env in self._envs:
+            env.close()
+
+
+def _make_one(env: str) -> gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]:
+    try:
+        return gymnasium.make(env, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:  # e.g. v2 tasks want mujoco_py, Box2D tasks want box2d
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"environment {env!r} cannot be made: {reason}") from error
+
+
+def _bounds(
+    env: gymnasium.Env[NDArray[np.float64], NDArray[np.float32]], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[A] lower and [A] upper bound of the actions."""
+    for what, space in (("observations", env.observation_space), ("actions", env.action_space)):
+        if not isinstance(space, spaces.Box):
+            raise InputError(f"environment {name!r} has {type(space).__name__} {what}, expected a Box")
+    low = np.asarray(env.action_space.low, dtype=np.float64).ravel()  # type: ignore[attr-defined]
+    high = np.asarray(env.action_space.high, dtype=np.float64).ravel()  # type: ignore[attr-defined]
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(f"environment {name!r} has actions without bounds, expected a bounded Box")
+    return low, high
+
+
+def registered_names() -> list[str]:
+    """The ids of all tasks that Gymnasium has registered, made or not."""
+    return sorted(gymnasium.registry)
+
+
+def mujoco_names() -> list[str]:
+    """The ids of Gymnasium's MuJoCo tasks that the installed version can make."""
+    entries = gymnasium.registry.items()
+    return sorted(name for name, spec in entries if str(spec.entry_point).startswith("gymnasium.envs.mujoco."))
+
+
+@contextmanager
+def quiet_making() -> Iterator[None]:
+    """Silence what each copy would repeat: "v4 is out of date", and MuJoCo's word on an attribute in a bundled model.
+
+    MuJoCo prints the latter to stderr and appends it to MUJOCO_LOG.TXT in the working folder. All else is passed on.
+    """
+
+    def pass_on(message: str) -> None:
+        if "settotalmass" not in message:
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(pass_on)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*The environment .* is out of date", category=DeprecationWarning
+            )
+            yield
+    finally:
+        mujoco.set_mju_user_warning(before)
