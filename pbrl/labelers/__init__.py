@@ -1,0 +1,1 @@
+"""Who prefers what: partial return, regret, scripted teachers, mixtures of users, stored human answers."""
