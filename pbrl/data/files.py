@@ -28,6 +28,16 @@ def about(place: str | Path) -> Iterator[None]:
 
 
 @contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """Turn a failure to write inside into an InputError (permissions, full disk)."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name once the block has ended well, and vanishes otherwise.
 
@@ -36,12 +46,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space") from error
+        with unwritable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,7 +77,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             raise InputError(f"{path}: not an HDF5 file, whatever its name says")
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:  # h5py reports damage as any of them
         raise InputError(
             f"{path}: unreadable HDF5 file ({str(error).splitlines()[0]}), expected an intact one"
         ) from error
@@ -81,9 +89,10 @@ def read(group: Any, key: str, path: Path) -> NDArray[Any]:
     Raises:
         InputError: no such key, or a group where an array should be.
     """
+    full = f"{group.name}/{key}".strip("/")
     if key not in group:
         found = ", ".join(sorted(group)) or "nothing"
-        raise InputError(f"{path}: key {key!r} is missing, found {found}")
+        raise InputError(f"{path}: key {full!r} is missing, found {found}")
     if not isinstance(group[key], h5py.Dataset):
-        raise InputError(f"{path}: key {key!r} is a group, expected an array")
+        raise InputError(f"{path}: key {full!r} is a group, expected an array")
     return np.asarray(group[key][()])

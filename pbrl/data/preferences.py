@@ -224,7 +224,13 @@ class Preferences:
                 fingerprint=str(file.attrs["fingerprint"]),
             )
             pairs = Pairs(segments, tensor("first"), tensor("second"))
-            preferences = cls(pairs, tensor("label"), By(**json.loads(file.attrs["by"])))
+            try:
+                by = By(**json.loads(file.attrs["by"]))
+            except (ValueError, TypeError):
+                raise InputError(
+                    f"{path}: the attribute 'by' is damaged, expected JSON of who, question, when"
+                ) from None
+            preferences = cls(pairs, tensor("label"), by)
         with about(path):
             for field in ("first", "second"):
                 index = getattr(pairs, field)
