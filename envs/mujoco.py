@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -40,10 +41,8 @@ class GymnasiumCopies:
         if copies < 1:
             raise InputError(f"copies is {copies}, expected at least 1")
         self.copies = copies
-        with quiet_making():
-            self._envs = [_make_one(env)]
-            self._low, self._high = _bounds(self._envs[0], env)
-            self._envs += [_make_one(env) for _ in range(copies - 1)]
+        self._envs = [make_one(env) for _ in range(copies)]
+        self._low, self._high = action_bounds(self._envs[0])
         space = self._envs[0].observation_space
         registered = self._envs[0].spec
         self.spec = Spec(
@@ -104,26 +103,31 @@ class GymnasiumCopies:
             env.close()
 
 
-def _make_one(env: str) -> gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]:
+def make_one(env: str) -> gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]:
+    """One copy of a task, as Gymnasium makes it: own bounds, own observation shape, time limit.
+
+    Raises:
+        InputError: Gymnasium cannot make it, or its spaces are not boxes, those of the actions bounded.
+    """
     try:
-        return gymnasium.make(env, disable_env_checker=True)
+        with _quiet():
+            made = gymnasium.make(env, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError) as error:  # e.g. v2 tasks want mujoco_py, Box2D tasks want box2d
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"environment {env!r} cannot be made: {reason}") from error
-
-
-def _bounds(
-    env: gymnasium.Env[NDArray[np.float64], NDArray[np.float32]], name: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[A] lower and [A] upper bound of the actions."""
-    for what, space in (("observations", env.observation_space), ("actions", env.action_space)):
+    for what, space in (("observations", made.observation_space), ("actions", made.action_space)):
         if not isinstance(space, spaces.Box):
-            raise InputError(f"environment {name!r} has {type(space).__name__} {what}, expected a Box")
-    low = np.asarray(env.action_space.low, dtype=np.float64).ravel()  # type: ignore[attr-defined]
-    high = np.asarray(env.action_space.high, dtype=np.float64).ravel()  # type: ignore[attr-defined]
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise InputError(f"environment {name!r} has actions without bounds, expected a bounded Box")
-    return low, high
+            raise InputError(f"environment {env!r} has {type(space).__name__} {what}, expected a Box")
+    if not np.isfinite(action_bounds(made)).all():
+        raise InputError(f"environment {env!r} has actions without bounds, expected a bounded Box")
+    return made
+
+
+def action_bounds(env: gymnasium.Env[Any, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[A] lower and [A] upper bound of the actions of a task with a Box of them."""
+    assert isinstance(env.action_space, spaces.Box)  # make_one sees to it
+    low, high = env.action_space.low, env.action_space.high
+    return low.astype(np.float64).ravel(), high.astype(np.float64).ravel()
 
 
 def registered_names() -> list[str]:
@@ -138,7 +142,7 @@ def mujoco_names() -> list[str]:
 
 
 @contextmanager
-def quiet_making() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Silence what each copy would repeat: "v4 is out of date", and MuJoCo's word on an attribute in a bundled model.
 
     MuJoCo prints the latter to stderr and appends it to MUJOCO_LOG.TXT in the working folder. All else is passed on.

@@ -1,0 +1,222 @@
+"""Making data sets as D4RL does: a behaviour policy learns, and policies of several tiers of skill collect data.
+
+Tiers (Fu et al. 2020, section 4; the names are ours, ``local/<env>/<tier>-v1``, for the data are ours, too):
+
+- ``random``: uniform actions.
+- ``medium``: the policy whose return is nearest to a third of the way from random to expert.
+- ``medium-replay``: all that was learned from until then, or N rows of it: whole episodes, evenly spread.
+- ``expert``: the policy with the best learning-curve score.
+- ``medium-expert``: half and half.
+- ``mixed``: a third each of random, medium and expert. Not one of D4RL's.
+
+Policies are stochastic while they collect, as D4RL's. The reference scores stored with the data are the mean returns of
+the random policy (0) and of the expert's greedy policy (100), over episodes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import envs
+from envs.point_mass import PointMass
+from pbrl.data import Dataset, hdf5
+from pbrl.errors import InputError
+from pbrl.evaluation import VectorEnv
+
+from . import behaviour_lqr
+from .behaviour import Behaviour, Policy, Transitions, concatenate, copies_for, returns, roll_out, uniform_policy
+
+TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert", "mixed")
+REFERENCE_EPISODES = 100
+_PARTS = {
+    "random": ("random",),
+    "medium": ("medium",),
+    "expert": ("expert",),
+    "medium-expert": ("medium", "expert"),
+    "mixed": ("random", "medium", "expert"),
+}
+_BEHAVIOUR_STEPS = {"PointMass": 20_000, "InvertedPendulum": 20_000, "Reacher": 50_000, "Pusher": 200_000}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What ``make_data`` leaves behind."""
+
+    path: Path
+    dataset: Dataset
+
+
+def dataset_name(env: str, tier: str) -> str:
+    """``Reacher-v5`` and ``mixed`` give ``local/reacher/mixed-v1``."""
+    return f"local/{_task(env).lower()}/{tier}-v1"
+
+
+def default_behaviour_steps(env: str) -> int:
+    """Steps after which SAC has about converged: known for the quick tasks, 1 000 000 for all others, as in D4RL."""
+    return _BEHAVIOUR_STEPS.get(re.sub(r"\d+D$", "", _task(env)), 1_000_000)
+
+
+def _task(env: str) -> str:
+    return re.sub(r"-v\d+$", "", env).rsplit("/", 1)[-1]
+
+
+def make_data(
+    env: str,
+    tier: str,
+    steps: int,
+    seed: int,
+    out_dir: Path,
+    *,
+    behaviour_steps: int | None = None,
+    hidden: int = 256,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Made:
+    """Train (or reuse) the behaviour of an environment and seed, and store a data set of a tier with its oracle critic.
+
+    Everything lies under ``out_dir``: the data set as ``local/<env>/<tier>-v1.hdf5``, the behaviour run under
+    ``behaviour/<env>/seed<seed>/``. Killed at any moment and called again with the same arguments, it continues.
+
+    Args:
+        env: ``PointMass-v0`` (closed form, no training) or a Gymnasium id with Box spaces and a time limit.
+        tier: one of ``TIERS``.
+        steps: rows of the data set; the last episode of a policy may be cut. ``medium-replay`` may have fewer.
+        seed: of the behaviour run and of the roll-outs.
+        out_dir: the data folder.
+        behaviour_steps: environment steps to learn from; None for ``default_behaviour_steps``.
+        hidden: units in the two hidden layers of SAC's networks (the point mass has none).
+        overwrite: whether an existing data set of this name may be replaced.
+        progress: whether to show a progress bar on stderr.
+
+    Raises:
+        InputError: an unknown environment or tier, too few steps, a negative seed, a folder that cannot be written, an
+            existing data set, or a behaviour run of other settings in the folder.
+    """
+    learn_steps = default_behaviour_steps(env) if behaviour_steps is None else behaviour_steps
+    if tier not in TIERS:
+        raise InputError(f"unknown tier {tier!r}, expected one of {', '.join(TIERS)}")
+    probe = envs.make(env, 1)
+    horizon = probe.spec.horizon
+    probe.close()
+    if horizon is None:
+        raise InputError(f"environment {env!r} has no time limit, expected one that ends every episode")
+    parts = len(_PARTS.get(tier, ("log",)))
+    if steps < parts * horizon:
+        what = f"{parts} episodes of {horizon} steps" if parts > 1 else f"one episode of {horizon} steps"
+        raise InputError(f"steps is {steps}, expected at least {parts * horizon}: {what} for tier {tier!r}")
+    if learn_steps < horizon:
+        raise InputError(f"behaviour_steps is {learn_steps}, expected at least one episode of {horizon} steps")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, expected at least 0")
+    if hidden < 1:
+        raise InputError(f"hidden is {hidden}, expected at least 1 unit")
+    name = dataset_name(env, tier)
+    path = Path(out_dir) / f"{name}.hdf5"
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already, expected another folder or the option to overwrite it")
+    _check_writable(path.parent)
+
+    simulator = envs.make(env, copies_for(steps, horizon))
+    behaviour = _learn(simulator, env, learn_steps, seed, hidden, Path(out_dir), progress)
+    transitions, info = _collect(simulator, behaviour, tier, steps, seed)
+    simulator.close()
+    info |= {
+        "tier": tier,
+        "seed": seed,
+        "horizon": horizon,
+        "command": f"pbrl data make {env} --tier {tier} --steps {steps} --seed {seed}"
+        + (f" --behaviour-steps {behaviour_steps}" if behaviour_steps is not None else "")
+        + (f" --hidden {hidden}" if hidden != 256 else ""),
+        "behaviour": dict(behaviour.about),
+    }
+    dataset = Dataset.from_arrays(**vars(transitions), name=name, env=env, info=info)
+    hdf5.save(dataset, path, behaviour.expert.oracle, behaviour.oracle_attrs)
+    return Made(path, dataset)
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing}: cannot be written, expected a folder with permission to write")
+
+
+def _learn(
+    simulator: VectorEnv, env: str, steps: int, seed: int, hidden: int, out_dir: Path, progress: bool
+) -> Behaviour:
+    if isinstance(simulator, PointMass):
+        return behaviour_lqr.behaviour(simulator, steps, seed)
+    from . import behaviour_sac  # takes seconds to import, as stable-baselines3 does
+
+    run = behaviour_sac.SACRun(env, steps, seed, hidden)
+    folder = out_dir / "behaviour" / env.replace("/", "-") / f"seed{seed}"
+    with _bar(f"SAC on {env}", steps, shown=progress) as advance:
+        return behaviour_sac.behaviour(run, folder, advance)
+
+
+@contextmanager
+def _bar(what: str, total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, words: bar.update(task, completed=done, description=f"{what}, {words}")
+
+
+def _collect(
+    env: VectorEnv, behaviour: Behaviour, tier: str, steps: int, seed: int
+) -> tuple[Transitions, dict[str, Any]]:
+    """The transitions of a tier, and what the store's metadata says about how they came about."""
+    uniform = uniform_policy(env.spec.act_size)
+    random_returns = returns(env, uniform, REFERENCE_EPISODES, [seed, 4])
+    expert = behaviour.expert
+    medium = behaviour.medium(float(random_returns.mean()))
+    policies: dict[str, Policy] = {"random": uniform, "medium": medium.sample, "expert": expert.sample}
+    if tier == "medium-replay":
+        parts = {"replay": _spread(behaviour.log.head(medium.steps), steps)}
+    else:
+        names = _PARTS[tier]
+        sizes = np.diff(np.linspace(0, steps, len(names) + 1).astype(int))
+        parts = {
+            name: roll_out(env, policies[name], int(rows), [seed, 5, TIERS.index(name)])
+            for name, rows in zip(names, sizes)
+        }
+    expert_returns = returns(env, expert.greedy, REFERENCE_EPISODES, [seed, 6])
+    info = {
+        "reference": [float(random_returns.mean()), float(expert_returns.mean())],
+        "reference_episodes": REFERENCE_EPISODES,
+        "parts": [
+            {"policy": name, "rows": len(part), "mean_return": float(part.episode_returns().mean())}
+            for name, part in parts.items()
+        ],
+        "curve": [[snapshot.steps, round(snapshot.score, 4)] for snapshot in behaviour.snapshots],
+        "medium": {"steps": medium.steps, "score": medium.score},
+        "expert": {"steps": expert.steps, "score": expert.score},
+    }
+    return concatenate(list(parts.values())), info
+
+
+def _spread(log: Transitions, rows: int) -> Transitions:
+    """At most ``rows`` rows of a log: whole episodes, evenly spread over it (the last of them may be cut)."""
+    if len(log) <= rows:
+        return log
+    ends = np.flatnonzero(log.term | log.trunc)
+    episode = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
+    order = np.argsort(_radical_inverse(len(ends)), kind="stable")
+    needed = int(np.searchsorted(np.cumsum(np.bincount(episode)[order]), rows)) + 1
+    keep = np.isin(episode, order[:needed])
+    return Transitions(*(column[keep] for column in vars(log).values())).head(rows)
+
+
+def _radical_inverse(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[count] van der Corput numbers: the places of the k smallest are evenly spread for every k."""
+    bits = np.arange(count)[:, None] >> np.arange(32) & 1
+    return np.asarray(bits @ 0.5 ** np.arange(1, 33))
