@@ -100,7 +100,7 @@ def score_bars(
                         lw=2.5,
                         solid_capstyle="butt",
                     )
-                    note += f"  {interval.point:.3g}"
+                    note += f"  {interval.point:.{1 if abs(interval.point) < 1000 else 0}f}"
                 if finite.size < values.size:
                     note += f"  ({values.size - finite.size} of {values.size} diverged)"
                 axes.text(1.02, position, note, color=colours[label], transform=margin, va="center", fontsize=9)
@@ -201,7 +201,7 @@ def accuracy_by_gap(series: Mapping[str, GapAccuracy], path: str | Path, *, titl
         axes.set_ylim(min(0.5 - 1.2 * half, lowest - 0.03), 1.02)
         _end_labels(axes, ends)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        names = [f"{100 * (i - 1) / bins:.0f}-{100 * i / bins:.0f} %" for i in place]
+        names = [f"{100 * (i - 1) / bins:.0f}-{100 * i / bins:.0f}%" for i in place]
         axes.set_xticks(place, names)
         axes.grid(axis="y", color=FAINT, lw=0.8)
         axes.set_title(title)
