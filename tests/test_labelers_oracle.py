@@ -65,7 +65,7 @@ def test_sac_q_equals_torchs_networks() -> None:
 
 @pytest.mark.parametrize("entropy", [True, False])
 def test_sac_v_is_the_policys_mean(entropy: bool) -> None:
-    """Against 4000 actions of torch's own tanh-normal distribution: at most five standard errors of 64 samples apart."""
+    """Against 4000 actions of torch's own tanh-normal policy: five standard errors of 64 samples apart at most."""
     arrays, count = networks(), 4000
     states = normal(50, OBS).float()
     v = make_critic(arrays, ATTRS, entropy=entropy).v(states)
