@@ -106,6 +106,17 @@ def test_sac_entropy_and_ensemble_matter() -> None:
     torch.testing.assert_close(make_critic(other, ATTRS).v(states), soft + 1.0)
 
 
+@pytest.mark.parametrize(("beyond", "bound"), [(50.0, 2.0), (-50.0, -20.0)])
+def test_sac_log_std_is_clipped_as_in_training(beyond: float, bound: float) -> None:
+    states, values = normal(9, OBS).float(), []
+    for level in (beyond, bound):
+        arrays = networks()
+        arrays["actor/log_std/weight"] = np.zeros((HIDDEN, ACT), dtype=np.float32)
+        arrays["actor/log_std/bias"] = np.full(ACT, level, dtype=np.float32)
+        values.append(make_critic(arrays, ATTRS).v(states))
+    assert torch.equal(*values)
+
+
 def test_stored_beside_a_data_set(tmp_path: Path) -> None:
     path = tmp_path / "data.hdf5"
     count = 20

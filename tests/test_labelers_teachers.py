@@ -78,6 +78,8 @@ def test_mistakes() -> None:
     wrong = partial_return_labeler(mistake=0.1)(pairs, KEY).label
     assert abs((right != wrong).double().mean() - 0.1) < 0.002
     assert torch.equal(partial_return_labeler(mistake=1.0)(pairs, KEY).label, 1 - right)
+    coin = partial_return_labeler(beta=0.0, mistake=0.3)(pairs, KEY).label
+    assert abs(coin.double().mean() - 0.5) < 0.005, "mistakes must not depend on the answers"
     soft = partial_return_labeler(mistake=0.1, soft=True)(pairs, KEY).label
     torch.testing.assert_close(soft, 0.9 * right + 0.1 * (1 - right))
 
