@@ -81,7 +81,7 @@ def test_sac_v_is_the_policys_mean(entropy: bool) -> None:
     acts = raw.tanh().clamp(-0.999999, 0.999999)
     value = torch_q(arrays, states.expand(len(acts), *states.shape), acts)
     if entropy:
-        value = value - math.exp(1.0) * policy.log_prob(acts).sum(-1)  # type: ignore[no-untyped-call]
+        value = value - math.exp(1.0) * policy.log_prob(acts).sum(-1)
     error = v - value.mean(0)
     assert (error.abs() < 5 * value.std(0) / 8).all()
     assert error.std() > 0, "64 samples cannot be exact"
@@ -109,12 +109,13 @@ def test_sac_entropy_and_ensemble_matter() -> None:
 @pytest.mark.parametrize(("beyond", "bound"), [(50.0, 2.0), (-50.0, -20.0)])
 def test_sac_log_std_is_clipped_as_in_training(beyond: float, bound: float) -> None:
     states, values = normal(9, OBS).float(), []
-    for level in (beyond, bound):
+    for level in (beyond, bound, 0.95 * bound):
         arrays = networks()
         arrays["actor/log_std/weight"] = np.zeros((HIDDEN, ACT), dtype=np.float32)
         arrays["actor/log_std/bias"] = np.full(ACT, level, dtype=np.float32)
         values.append(make_critic(arrays, ATTRS).v(states))
-    assert torch.equal(*values)
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[1], values[2])
 
 
 def test_stored_beside_a_data_set(tmp_path: Path) -> None:

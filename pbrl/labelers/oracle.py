@@ -22,7 +22,7 @@ from ..data import hdf5
 from ..errors import InputError
 from .protocols import Critic
 
-_ROWS_AT_ONCE = 32_768  # of network input: 64 MiB of float32 per hidden layer of a twin critic with 256 units
+_ROWS_AT_ONCE = 8_192  # of network input: 16 MiB of float32 per hidden layer of a twin critic with 256 units
 _SAMPLES = 64  # actions per state whose mean is V
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
@@ -31,8 +31,8 @@ Layers = tuple[tuple[Tensor, Tensor], ...]
 def _mlp(layers: Layers, x: Tensor) -> Tensor:
     """ReLU network: [..., in] -> [..., out]; kernels [(E,) in, out], biases [(E,) out]."""
     for number, (weight, bias) in enumerate(layers):
-        x = x @ weight + bias.unsqueeze(-2)
-        x = x.relu() if number < len(layers) - 1 else x
+        x = (x @ weight).add_(bias.unsqueeze(-2))
+        x = x.relu_() if number < len(layers) - 1 else x
     return x
 
 
