@@ -99,6 +99,11 @@ class Behaviour:
         """The snapshot with the best score."""
         return max(self.snapshots, key=lambda snapshot: snapshot.score)
 
+    @property
+    def poor(self) -> Snapshot:
+        """The snapshot with the worst score."""
+        return min(self.snapshots, key=lambda snapshot: snapshot.score)
+
     def medium(self, random_score: float) -> Snapshot:
         """The snapshot before the expert whose score is nearest to a third of the way from random to expert."""
         expert = self.expert
