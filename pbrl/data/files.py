@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space") from error
+        expected = "expected a writable folder with free space"
+        raise InputError(f"{path}: cannot be written ({_reason(error)}), {expected}") from error
 
 
 @contextmanager
@@ -51,7 +51,8 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # usually there is nothing left; a second error must not hide the first
+            temporary.unlink()
 
 
 def check_suffix(path: Path) -> None:
@@ -78,9 +79,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError) as error:  # h5py reports damage as any of them
-        raise InputError(
-            f"{path}: unreadable HDF5 file ({str(error).splitlines()[0]}), expected an intact one"
-        ) from error
+        raise InputError(f"{path}: unreadable HDF5 file ({_reason(error)}), expected an intact one") from error
 
 
 def read(group: Any, key: str, path: Path) -> NDArray[Any]:
@@ -96,3 +95,9 @@ def read(group: Any, key: str, path: Path) -> NDArray[Any]:
     if not isinstance(group[key], h5py.Dataset):
         raise InputError(f"{path}: key {full!r} is a group, expected an array")
     return np.asarray(group[key][()])
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

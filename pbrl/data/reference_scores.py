@@ -1,8 +1,8 @@
 """Reference returns of D4RL and the normalised score.
 
 A score is 100 (R - min) / (max - min): min is the mean return of a random policy, max that of an expert (Fu et al.
-2020; numbers of the package d4rl 1.1, infos.py, maze2d v0 of an earlier one). Data sets made by this library carry their
-own ``info["reference"] = [min, max]``, as they come from another version of the simulator.
+2020; numbers of the package d4rl 1.1, infos.py, and of an earlier one for maze2d v0). Data sets made by this library
+carry their own ``info["reference"] = [min, max]``, as they come from another version of the simulator.
 """
 
 from __future__ import annotations
