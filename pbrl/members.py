@@ -1,7 +1,7 @@
 """Members: the configs and keys of a population, and which config fields differ between its members.
 
-A field of a config is *swept* by default: one value per member, stacked to a [P] tensor. A field made by ``shared`` fixes
-shapes or schedules and has the same value in the whole stack (layer sizes, batch sizes, counts of updates).
+A field of a config is *swept* by default: one value per member, stacked to a [P] tensor. A field made by ``shared``
+fixes shapes or schedules and has the same value in the whole stack (layer sizes, batch sizes, counts of updates).
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Members(Generic[C]):
     Attributes:
         configs: P frozen dataclasses of one class that agree in every shared field.
         seeds: P integers; a member's random numbers depend on its seed alone.
+        dtype: of weights and data.
+        device: where they lie.
+        compile: whether to compile the losses, which pays from some ten thousand updates on; results differ from
+            uncompiled ones by rounding.
 
     Raises:
         InputError: no members, as many seeds as configs are missing, or a shared field that differs.
@@ -53,6 +57,7 @@ class Members(Generic[C]):
     seeds: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not self.configs:
@@ -96,6 +101,7 @@ def sweep(
     *,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    compile: bool = False,
 ) -> Members[C]:
     """The population of every combination of swept values and seeds, seeds varying fastest.
 
@@ -115,13 +121,17 @@ def sweep(
             raise InputError(f"{name} has no values, expected at least one")
     combos = [dict(zip(values, combo)) for combo in itertools.product(*values.values())]
     configs = [dataclasses.replace(config, **combo) for combo in combos for _ in seeds]  # type: ignore[type-var]
-    return Members(tuple(configs), tuple(seeds) * len(combos), dtype=dtype, device=device)
+    return Members(tuple(configs), tuple(seeds) * len(combos), dtype=dtype, device=device, compile=compile)
 
 
-def check_range(config: Any, name: str, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False) -> None:
+def check_range(
+    config: Any, name: str, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
+) -> None:
     """Raise InputError unless ``low <= config.name <= high`` (``low <`` when open_low)."""
     value = getattr(config, name)
     good = math.isfinite(value) and (low < value if open_low else low <= value) and value <= high
     if not good:
-        bounds = f"{'above' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        bounds = f"{'above' if open_low else 'at least'} {low:g}" + (
+            f" and at most {high:g}" if high < math.inf else ""
+        )
         raise InputError(f"{type(config).__name__}.{name} is {value}, expected {bounds}")

@@ -1,0 +1,123 @@
+"""P-IQL: a Bradley-Terry reward model, then IQL on its rewards (the P-IQL baseline of Hejna et al., ICLR 2024).
+
+First stage: ``reward_model`` on the labelled pairs. Second stage: every transition of the data set gets the learned
+reward, and ``iql`` learns from it. Members have reward models of their own.
+
+Deviations (beside those of ``reward_model`` and ``iql``):
+- The stages follow each other; the authors' code trains both at once for the first 50,000 updates.
+- IQL learns from the whole data set; the authors' from the labelled segments alone.
+- Learned rewards are scaled as IQL scales true ones ("return_range"): their scale is a matter of the number of labels
+  and of regularisation. They are not shifted, although early termination makes a shift decisive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pbrl.agent import Metrics
+from pbrl.data.source import Batch, Source, Wants
+from pbrl.errors import InputError
+from pbrl.members import Members, check_range, shared
+from pbrl.spec import Spec
+
+from ..offline.iql import IQL, IQLConfig
+from .reward_model import RewardModel, RewardModelConfig
+
+_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class PIQLConfig(IQLConfig):
+    """Settings of P-IQL: those of IQL, and those of its reward model (``reward_...``)."""
+
+    reward_lr: float = RewardModelConfig.lr
+    """Learning rate of the reward model."""
+    reward_updates: int = shared(50_000)
+    """Updates of the first stage."""
+    reward_aggregate: Literal["sum", "mean"] = shared("sum")
+    """What a segment's reward is: the sum or the mean over its steps."""
+    reward_bounded: bool = shared(True)
+    """Whether a tanh keeps each step's reward in (-1, 1)."""
+    reward_ensemble: int = shared(3)
+    """Copies of the reward network."""
+    reward_hidden: tuple[int, ...] = shared((256, 256, 256))
+    """Widths of the reward network's hidden layers."""
+    reward_batch_size: int = shared(128)
+    """Pairs per copy and update."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "reward_lr", 0.0, open_low=True)
+        check_range(self, "reward_updates", 1)
+        check_range(self, "reward_ensemble", 1)
+        check_range(self, "reward_batch_size", 1)
+
+
+def _reward_config(config: PIQLConfig) -> RewardModelConfig:
+    return RewardModelConfig(
+        lr=config.reward_lr,
+        normalize_obs=config.normalize_obs,
+        aggregate=config.reward_aggregate,
+        bounded=config.reward_bounded,
+        ensemble=config.reward_ensemble,
+        hidden=config.reward_hidden,
+        batch_size=config.reward_batch_size,
+    )
+
+
+class PIQL(nn.Module):
+    """Stacked P-IQL."""
+
+    def __init__(self, spec: Spec, members: Members[PIQLConfig]) -> None:
+        super().__init__()
+        self.config = members.shared
+        configs = tuple(_reward_config(config) for config in members.configs)
+        self.model = RewardModel(spec, Members(configs, members.seeds, members.dtype, members.device, members.compile))
+        self.iql = IQL(spec, members)  # type: ignore[arg-type]
+
+    @property
+    def keys(self) -> Tensor:
+        """[P] int64, the members' keys."""
+        return self.iql.keys
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been made, of both stages."""
+        return self.model.updates + self.iql.updates
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """IQL begins after ``reward_updates``."""
+        return (self.config.reward_updates,)
+
+    def prepare(self, source: Source) -> Source:
+        """In the second stage, the source with each member's learned rewards."""
+        data = source.dataset
+        if data is None:
+            raise InputError("p_iql learns from transitions too, expected a data set and not preferences alone")
+        if self.updates < self.config.reward_updates:
+            return source
+        dtype = self.iql.gamma.dtype
+        obs, act = (x.to(self.keys.device, dtype).expand(len(self.keys), -1, -1) for x in (data.obs, data.act))
+        parts = [self.model.reward(o, a) for o, a in zip(obs.split(_ROWS, 1), act.split(_ROWS, 1))]
+        return self.iql.prepare(source.with_reward(torch.cat(parts, dim=1)))
+
+    def wants(self) -> Wants:
+        """Labelled pairs, then transitions."""
+        return self.model.wants() if self.updates < self.config.reward_updates else self.iql.wants()
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        """obs [P, B, O] -> [P, B, A]."""
+        return self.iql.act(obs, key)
+
+    def reward(self, obs: Tensor, act: Tensor) -> Tensor:
+        """The learned reward, not scaled: obs [P, B, O], act [P, B, A] -> [P, B]."""
+        return self.model.reward(obs, act)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of the reward model, then of IQL."""
+        return self.model.update(batch) if self.updates < self.config.reward_updates else self.iql.update(batch)

@@ -1,0 +1,97 @@
+"""What a learner must be able to do. Protocols: there is nothing to inherit.
+
+A learner lives in one file of ``agents/`` and is an nn.Module (so that ``state_dict`` holds all its state) made by
+``Learner(spec, members)``. It says what it ``wants`` for its next update, and a loop of ``pbrl.loops`` brings it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from .data.source import Batch, Source, Wants
+
+Metrics = Mapping[str, Tensor]
+"""Names to [P], one number per member."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """P members that are trained in lock-step."""
+
+    @property
+    def keys(self) -> Tensor:
+        """[P] int64, the members' keys."""
+        ...
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been made."""
+        ...
+
+    def wants(self) -> Wants:
+        """What the next update takes: kinds of batch and how many items of each per member."""
+        ...
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of training on a batch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes (nn.Module's)."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Restores it (nn.Module's)."""
+        ...
+
+
+@runtime_checkable
+class Agent(Learner, Protocol):
+    """A learner that acts."""
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        """obs [P, B, O] -> actions [P, B, A] in [-1, 1]: greedy, or sampled where there is a key [P]."""
+        ...
+
+
+@runtime_checkable
+class RewardLearner(Learner, Protocol):
+    """A learner whose product is a reward."""
+
+    def reward(self, obs: Tensor, act: Tensor) -> Tensor:
+        """obs [P, B, O], act [P, B, A] -> [P, B]."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A learner that trains in stages, or does something to its data before it draws from them."""
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Counts of updates at which a new stage begins, in order; () for one stage."""
+        ...
+
+    def prepare(self, source: Source) -> Source:
+        """The data of the present stage. A function of the learner's state: it is called again after a resume."""
+        ...
+
+
+class Count(nn.Module):
+    """A number that is saved with the module that owns it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = 0
+
+    def get_extra_state(self) -> Tensor:
+        """The number, as a tensor."""
+        return torch.tensor(self.value)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores the number."""
+        self.value = int(state)

@@ -1,0 +1,117 @@
+"""The stacked optimiser: Adam with a learning rate and a gradient clip per member, and target networks.
+
+Parameters are [P, ...]. ``minimise`` is the only place in the library that sums over P: each slice of a parameter
+depends on its own member's loss alone, so the gradient of the sum is every member's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Adam(nn.Module):
+    """Adam (Kingma & Ba 2015) over parameters [P, ...], each member at its own learning rate.
+
+    A module, so that its moments are part of the agent's state_dict.
+
+    Args:
+        parameters: tensors with a leading population axis.
+        lr: [P] learning rates.
+        clip: [P] bounds on the global gradient norm of each member (infinity: none), or None.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: Tensor,
+        *,
+        clip: Tensor | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        # A plain list: the parameters belong to the networks, and must not appear here in the state_dict again.
+        self.parameters_list = list(parameters)
+        self.betas, self.eps = betas, eps
+        self.steps = 0
+        self.register_buffer("lr", lr)
+        self.clip: Tensor | None
+        self.register_buffer("clip", clip if clip is not None and bool(torch.isfinite(clip).any()) else None)
+        self.first = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
+        self.second = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
+        # Learning rates as numbers, read once: equal ones make a single fused call. They are settings, never trained.
+        self.rates: list[float] = lr.tolist()
+
+    def get_extra_state(self) -> Tensor:
+        """The number of steps taken, as a tensor."""
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores the number of steps taken."""
+        self.steps = int(state)
+
+    def reset(self) -> None:
+        """Forgets the moments and the step count, as a fresh optimiser would have them."""
+        self.steps = 0
+        for moment in (*self.first, *self.second):
+            moment.zero_()
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor], scale: float = 1.0) -> None:
+        """One step along ``grads`` (one per parameter), every learning rate multiplied by ``scale``."""
+        self.steps += 1
+        if self.clip is not None:
+            grads = _clipped(grads, self.clip)
+        step = torch.tensor(float(self.steps), device=grads[0].device)
+        tensors = [self.parameters_list, grads, list(self.first), list(self.second)]
+        if len(set(self.rates)) == 1:
+            self._fused(tensors, step, self.rates[0] * scale)
+        else:
+            for member, rate in enumerate(self.rates):
+                self._fused([[x[member] for x in group] for group in tensors], step, rate * scale)
+
+    def _fused(self, tensors: Sequence[Sequence[Tensor]], step: Tensor, lr: float) -> None:
+        parameters, grads, first, second = map(list, tensors)
+        torch._fused_adam_(
+            parameters,
+            grads,
+            first,
+            second,
+            [],
+            [step] * len(grads),
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+def _clipped(grads: Sequence[Tensor], bound: Tensor) -> list[Tensor]:
+    """Each member's gradients scaled so that their global norm is at most its bound [P]."""
+    norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    factor = (bound / (norm + 1e-6)).clamp(max=1.0)  # torch.nn.utils.clip_grad_norm_ has the same 1e-6
+    return [g * factor.reshape(-1, *(1,) * (g.dim() - 1)) for g in grads]
+
+
+def minimise(loss: Tensor, optimisers: Mapping[Adam, float]) -> None:
+    """One step of each optimiser down ``loss`` [P]; the values scale their learning rates for this step."""
+    parameters = [p for optimiser in optimisers for p in optimiser.parameters_list]
+    grads = torch.autograd.grad(loss.sum(), parameters)
+    taken = 0
+    for optimiser, scale in optimisers.items():
+        count = len(optimiser.parameters_list)
+        optimiser.step(grads[taken : taken + count], scale)
+        taken += count
+
+
+@torch.no_grad()
+def track(target: nn.Module, source: nn.Module, rate: Tensor) -> None:
+    """target <- target + rate * (source - target), with a rate per member [P]."""
+    for old, new in zip(target.parameters(), source.parameters()):
+        old.lerp_(new, rate.reshape(-1, *(1,) * (old.dim() - 1)))
