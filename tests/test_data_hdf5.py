@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 from pbrl.data import Dataset, hdf5, load_d4rl
-from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
 from .data_cases import arrays, dataset
@@ -165,13 +165,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    def write() -> None:
-        with replacing(tmp_path / "x") as temporary:
-            temporary.write_text("half")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
-        write()
+    """With a limit on the size of files in place of a full disk; on both, HDF5's own writer crashes the process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"x\.hdf5: cannot be written \(File too large\), expected a writable"):
+            hdf5.save(dataset((500,), "t"), tmp_path / "x.hdf5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def unwritable(path: Path) -> Iterator[None]:
     """Turn a failure to write inside into an InputError (permissions, full disk)."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+    except OSError as error:
         expected = "expected a writable folder with free space"
         raise InputError(f"{path}: cannot be written ({_reason(error)}), {expected}") from error
 
@@ -53,6 +54,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # usually there is nothing left; a second error must not hide the first
             temporary.unlink()
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to fill, which is put under ``path`` once the block has ended well.
+
+    It is built in memory and then written in one piece, as the HDF5 library crashes the process on a full disk.
+
+    Raises:
+        InputError: wrong suffix, or the file cannot be written.
+    """
+    check_suffix(path)
+    image = io.BytesIO()
+    with h5py.File(image, "w", track_order=True) as file:
+        yield file
+    with replacing(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
 
 
 def check_suffix(path: Path) -> None:

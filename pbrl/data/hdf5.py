@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .dataset import Dataset
-from .files import about, check_suffix, open_hdf5, read, replacing
+from .files import about, new_hdf5, open_hdf5, read
 
 FORMAT = "pbrl dataset 1"
 KEYS = {
@@ -51,14 +51,13 @@ def save(
         InputError: wrong suffix, unwritable, or metadata that JSON cannot hold.
     """
     path = Path(path)
-    check_suffix(path)
     try:
         metadata = json.dumps({"name": dataset.name, "env": dataset.env, "info": dict(dataset.info)}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path}: info of {dataset.name} cannot be stored ({error}), expected what JSON can hold"
         ) from None
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         for field, key in KEYS.items():
             array = getattr(dataset, field).cpu().numpy()
             file.create_dataset(key, data=array, compression="gzip", shuffle=True)

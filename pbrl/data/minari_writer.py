@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -54,13 +55,15 @@ def save_minari(
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with unwritable(folder):
-            (temporary / DATA).parent.mkdir(parents=True)
-            with h5py.File(temporary / DATA, "w", track_order=True) as file:
+            image = io.BytesIO()  # as in files.new_hdf5
+            with h5py.File(image, "w", track_order=True) as file:
                 for number, arrays in enumerate(episodes):
                     group = file.create_group(f"episode_{number}")
                     group.attrs.update(id=number, total_steps=len(arrays["rewards"]))
                     for key, array in arrays.items():
                         group.create_dataset(key, data=array)
+            (temporary / DATA).parent.mkdir(parents=True)
+            (temporary / DATA).write_bytes(image.getbuffer())
             metadata = _metadata(dataset, dataset_id, low, high)
             metadata["dataset_size"] = round((temporary / DATA).stat().st_size / 1e6, 1)
             (temporary / METADATA).write_text(json.dumps(metadata, indent=1))

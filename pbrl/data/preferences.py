@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from torch import Tensor
 
 from .. import rng
 from ..errors import InputError
 from .dataset import Dataset
-from .files import about, check_suffix, open_hdf5, read, replacing
+from .files import about, new_hdf5, open_hdf5, read
 from .leaks import split_groups, split_rows
 from .segments import Segments, check_count, scalar, window_rows, windows
 
@@ -179,12 +178,11 @@ class Preferences:
             InputError: wrong suffix, unwritable, or settings that JSON cannot hold.
         """
         path = Path(path)
-        check_suffix(path)
         try:
             by = json.dumps(dataclasses.asdict(self.by))
         except TypeError as error:
             raise InputError(f"by.settings cannot be stored ({error}), expected what JSON can hold") from None
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with new_hdf5(path) as file:
             segments = self.pairs.segments
             file.attrs.update(format=FORMAT, by=by, source=segments.source, fingerprint=segments.fingerprint)
             arrays = {"label": self.label, "first": self.pairs.first, "second": self.pairs.second}
