@@ -18,6 +18,9 @@ from .checks import bounded, check_ends, check_finite, check_length, check_rewar
 from .tensors import map_tensors
 
 
+LONGEST = 88  # characters of one metadata entry in ``describe``
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Transitions in the order in which they were collected; make one with ``from_arrays``, which checks them.
@@ -219,7 +222,9 @@ class Dataset:
             "act": f"{self.act.shape[1]} numbers, {_range(self.act)}",
             "rew": _range(self.rew) if self.rew.dim() == 1 else "; ".join(map(_range, self.rew.T)),
         }
-        table.update((f"info {key}", str(value)) for key, value in self.info.items())
+        for key, value in self.info.items():
+            words = str(value)
+            table[f"info {key}"] = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
         width = max(map(len, table))
         return "\n".join(f"{key:<{width}}  {value}" for key, value in table.items())
 
