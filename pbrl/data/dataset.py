@@ -17,7 +17,6 @@ from ..spec import Spec
 from .checks import bounded, check_ends, check_finite, check_length, check_reward, flags, floats
 from .tensors import map_tensors
 
-
 LONGEST = 88  # characters of one metadata entry in ``describe``
 
 
