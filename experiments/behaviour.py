@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pbrl.errors import InputError
 from pbrl.evaluation import VectorEnv
 
 Array = NDArray[Any]
@@ -157,17 +156,6 @@ def _wave(env: VectorEnv, policy: Policy, seed: Sequence[int]) -> Transitions:
         obs, alive = next_obs, alive & ~(term | trunc)
     *columns, was_alive = (np.stack(column, axis=1) for column in zip(*steps))  # [n, T, ...]
     return Transitions(*(column[was_alive] for column in columns))
-
-
-def needs_time_limit(env: VectorEnv) -> int:
-    """The horizon of an environment from which data can be collected.
-
-    Raises:
-        InputError: the environment has no time limit, so that a roll-out might never end.
-    """
-    if env.spec.horizon is None:
-        raise InputError(f"environment {env.spec.name!r} has no time limit, expected one that ends every episode")
-    return env.spec.horizon
 
 
 def copies_for(rows: int, horizon: int) -> int:
