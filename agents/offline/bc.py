@@ -25,8 +25,8 @@ from pbrl.spec import Spec
 
 
 @dataclass(frozen=True)
-class BCConfig:
-    """Settings of BC."""
+class CloningConfig:
+    """Settings of cloning, whatever is cloned."""
 
     lr: float = 3e-4
     """Learning rate of Adam."""
@@ -36,8 +36,6 @@ class BCConfig:
     """Subtract the data's mean from observations and divide by their deviation."""
     head: Kind = shared("deterministic")
     """What the policy's output means: deterministic (squared error), gaussian or tanh_gaussian."""
-    on: Literal["transitions", "pairs"] = shared("transitions")
-    """Clone all transitions of the data set, or the steps of both segments of the labelled pairs."""
     hidden: tuple[int, ...] = shared((256, 256))
     """Widths of the hidden layers."""
     batch_size: int = shared(256)
@@ -47,6 +45,14 @@ class BCConfig:
         check_range(self, "lr", 0.0, open_low=True)
         check_range(self, "dropout", 0.0, 0.99)
         check_range(self, "batch_size", 1)
+
+
+@dataclass(frozen=True)
+class BCConfig(CloningConfig):
+    """Settings of BC."""
+
+    on: Literal["transitions", "pairs"] = shared("transitions")
+    """Clone all transitions of the data set, or the steps of both segments of the labelled pairs."""
 
 
 class BC(nn.Module):
@@ -86,7 +92,7 @@ class BC(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One step up the log-likelihood."""
-        if self.config.on == "transitions":
+        if "transitions" in batch:
             obs, act = batch["transitions"].obs, batch["transitions"].act
         else:
             obs, act = batch["pairs"].obs.flatten(1, -2), batch["pairs"].act.flatten(1, -2)

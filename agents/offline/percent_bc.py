@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl.data.source import Source
+from pbrl.data.source import Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range
 from pbrl.spec import Spec
 
-from .bc import BC, BCConfig
+from .bc import BC, CloningConfig
 
 
 @dataclass(frozen=True)
-class PercentBCConfig(BCConfig):
+class PercentBCConfig(CloningConfig):
     """Settings of percentile BC."""
 
     percent: float = 10.0
@@ -33,8 +33,6 @@ class PercentBCConfig(BCConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "percent", 0.0, 100.0, open_low=True)
-        if self.on != "transitions":
-            raise InputError(f"PercentBCConfig.on is {self.on!r}, expected 'transitions': pairs have no returns")
 
 
 class PercentBC(BC):
@@ -48,6 +46,10 @@ class PercentBC(BC):
     def boundaries(self) -> tuple[int, ...]:
         """One stage."""
         return ()
+
+    def wants(self) -> Wants:
+        """Transitions of the best episodes."""
+        return {"transitions": self.config.batch_size}
 
     def prepare(self, source: Source) -> Source:
         """The source restricted to each member's best episodes."""
