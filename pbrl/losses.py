@@ -9,6 +9,7 @@ from torch import Tensor
 
 def expectile(error: Tensor, level: Tensor | float) -> Tensor:
     """|level - 1(error < 0)| * error^2, elementwise (Kostrikov, Nair & Levine 2022, equation 5)."""
+    level = torch.as_tensor(level, dtype=error.dtype, device=error.device)  # ``where`` would round a number to float32
     return torch.where(error < 0, 1.0 - level, level) * error.square()
 
 
