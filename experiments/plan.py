@@ -1,0 +1,213 @@
+"""The plan of a run: all checks made, all data loaded, nothing begun; from a request, or from a run to continue."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import agents
+from pbrl import __version__
+from pbrl.agent import Agent, Learner, Staged
+from pbrl.data import Dataset, Preferences
+from pbrl.data.source import Source
+from pbrl.errors import InputError
+from pbrl.run import Run
+
+from .arguments import Request
+from .options import TrainOptions
+from .population import Machine, Population, fitted, machine, make_learner, populate
+from .problem import (
+    Answers,
+    Simulator,
+    absolute,
+    answers,
+    check_labels,
+    is_file,
+    load_dataset,
+    load_file,
+    simulator,
+    spec_of,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A run that has passed every check and has not begun.
+
+    Attributes:
+        request: what was asked for, with nothing left to choose.
+        machine: what to compute on.
+        population: the members.
+        learner: which trains them.
+        source: what it draws from.
+        held_out: [P] labelled pairs to test each member on, or None.
+        simulator: where to play, or None.
+        identity: all that the final weights depend on, as JSON has it.
+        notes: sentences that the user should read.
+    """
+
+    request: Request
+    machine: Machine
+    population: Population
+    learner: Learner
+    source: Source
+    held_out: tuple[Preferences | None, ...]
+    simulator: Simulator | None
+    identity: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def plan(request: Request) -> Plan:
+    """Check a request and load all that it needs.
+
+    Raises:
+        InputError: whatever is wrong with it.
+    """
+    options = request.options
+    request, notes = fitted(request)
+    on = machine(options.machine, options.run.updates)
+    dataset = load_dataset(options.data)
+    named = options.label.labels
+    stored = load_file(named[0]) if dataset is None and named and is_file(named[0]) else None
+    spec = spec_of(dataset, stored)
+    where = simulator(options.data, dataset, spec) if options.run.episodes else None
+    population = populate(request, named or ("none",), on)
+    learner = make_learner(request, spec, population)
+    wants_pairs = "pairs" in learner.wants()
+    labels = check_labels(named, request.agent, wants_pairs)
+    if labels != named:
+        population = populate(request, labels, on)
+    told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if wants_pairs else []
+    of_member = [told[labels.index(name)] for name in population.labels] if told else []
+    preferences = [each.train for each in of_member] if len(told) > 1 else told[0].train if told else None
+    source = Source.of(dataset, preferences, dtype=on.dtype, device=on.device)
+    _check_wanted(learner, source)
+    if not isinstance(learner, Agent):
+        where = None
+    elif where is None and options.run.episodes:
+        notes = [*notes, "no evaluation: the data name no simulator, choose one with --env"]
+    identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
+    tests = tuple(each.held_out for each in of_member) or (None,) * len(population.members)
+    return Plan(request, on, population, learner, source, tests, where, identity, tuple(notes))
+
+
+def _check_wanted(learner: Learner, source: Source) -> None:
+    """Raise InputError where the data lack what the first update, or the preparation of a stage, takes."""
+    prepared = learner.prepare(source) if isinstance(learner, Staged) else source
+    prepared.draw(learner.wants(), learner.keys, 0)
+
+
+def _identity(
+    request: Request,
+    on: Machine,
+    population: Population,
+    labels: tuple[str, ...],
+    told: Sequence[Answers],
+    dataset: Dataset | None,
+    where: Simulator | None,
+    spec: dict[str, Any],
+) -> dict[str, Any]:
+    kept = {"name", "obs_size", "act_size", "horizon", "objectives"}
+    identity = {
+        "agent": request.agent,
+        "settings": {**request.shared, **request.swept},
+        "seeds": request.options.run.seed,
+        "updates": request.options.run.updates,
+        "labels": labels,
+        "answers": [_describe(each) for each in told],
+        "dataset": None if dataset is None else {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "spec": {name: value for name, value in spec.items() if name in kept},
+        "simulator": None if where is None else dataclasses.asdict(where),
+        "members": len(population.members),
+        **dataclasses.asdict(on),
+    }
+    return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
+
+
+def _describe(told: Answers) -> dict[str, Any]:
+    sides = {"train": told.train, "held_out": told.held_out}
+    content: dict[str, Any] = {"by": dataclasses.asdict(told.train.by)}
+    for side, preferences in sides.items():
+        if preferences is None:
+            content[side] = None
+            continue
+        digest = hashlib.sha256(preferences.pairs.segments.fingerprint.encode())
+        for tensor in (preferences.pairs.segments.row, preferences.pairs.first, preferences.pairs.second):
+            digest.update(tensor.cpu().numpy().tobytes())
+        digest.update(preferences.label.cpu().numpy().tobytes())
+        content[side] = {"pairs": len(preferences), "fingerprint": digest.hexdigest()[:16]}
+    return content
+
+
+def start(planned: Plan) -> Run:
+    """The folder of a new run.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    options = planned.request.options
+    labels = planned.identity["labels"]
+    title = options.run.name or "-".join((planned.request.agent, *(name.rsplit("/", 1)[-1] for name in labels)))
+    data, label = options.data, options.label
+    kept = dataclasses.replace(
+        options,
+        data=dataclasses.replace(data, dataset=absolute(data.dataset)),
+        label=dataclasses.replace(label, labels=tuple(absolute(name) or name for name in label.labels)),
+    )
+    config = {
+        "agent": planned.request.agent,
+        "pbrl": __version__,
+        "identity": planned.identity,
+        "options": kept.to_json(),
+    }
+    return Run.create(options.run.out, "train", title.replace(":", "_"), config, planned.population.rows)
+
+
+def again(run: Run) -> Plan:
+    """The plan of a run, from its ``config.json`` alone.
+
+    Raises:
+        InputError: a damaged config, or data, labels or machine that are not what they were.
+    """
+    request = request_of(run)
+    planned = plan(request)
+    before, now = run.config["identity"], planned.identity
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"{run.folder}: {name} was {_short(before.get(name))} when the run began and is "
+                f"{_short(now.get(name))} now, expected the same"
+            )
+    return planned
+
+
+def request_of(run: Run) -> Request:
+    """What a run was asked to do.
+
+    Raises:
+        InputError: a damaged config.
+    """
+    try:
+        identity, options = run.config["identity"], TrainOptions.from_json(run.config["options"])
+        algorithm = agents.find(run.config["agent"])
+        fields = {field.name: field for field in dataclasses.fields(algorithm.config)}
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in identity["settings"].items()}
+        unknown = settings.keys() ^ fields.keys()
+        if unknown:
+            raise InputError(f"{run.folder}: config.json and {algorithm.name} differ in the field {min(unknown)!r}")
+        shared = {name: value for name, value in settings.items() if fields[name].metadata.get("shared")}
+        swept = {name: value for name, value in settings.items() if name not in shared}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{run.folder}: config.json is damaged, expected what pbrl train has written") from None
+    return Request(algorithm.name, options, shared, swept, frozenset(fields))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 80 else text[:77] + "..."

@@ -1,0 +1,173 @@
+"""The population of a request: configs, names and rows of its members, and the learner that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import agents
+from pbrl import compiler, nets
+from pbrl.agent import Learner, Staged
+from pbrl.errors import InputError
+from pbrl.members import Members, sweep
+from pbrl.spec import Spec
+
+from .arguments import Request, docs, option
+from .options import MachineOptions
+
+COMPILE_FROM = 20_000
+"""Updates from which on compiling pays."""
+_FIRST_STAGES = 0.4
+"""Share of the updates that the stages before the last get where the papers' counts do not fit."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to compute on and how, with nothing left to choose: device, precision, and whether to compile."""
+
+    device: str
+    precision: str
+    compile: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and data."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """P members.
+
+    Attributes:
+        members: their configs and seeds; for each labels, each combination of swept values, each seed.
+        labels: [P] who labelled for each.
+        rows: [P] seed, labels and swept fields, for members.csv.
+    """
+
+    members: Members[Any]
+    labels: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def groups(self) -> list[str]:
+        """[P] what a member shares with those that differ in the seed alone, such as "regret alpha=0.1"."""
+        varied = [name for name in self.rows[0] if name not in ("member", "seed") and self._varies(name)]
+        names = [" ".join(_word(name, row[name]) for name in varied) for row in self.rows]
+        return [name or self.labels[0] for name in names]
+
+    @property
+    def names(self) -> list[str]:
+        """[P] names of the members, e.g. "regret alpha=0.1 seed=3"."""
+        return [f"{group} seed={row['seed']}" for group, row in zip(self.groups, self.rows)]
+
+    def _varies(self, name: str) -> bool:
+        return len({str(row[name]) for row in self.rows}) > 1
+
+
+def _word(name: str, value: Any) -> str:
+    return str(value) if name == "labels" else f"{name}={value}"
+
+
+def machine(options: MachineOptions, updates: int) -> Machine:
+    """The machine that was asked for, made ready: threads and precision are set for this process.
+
+    Raises:
+        InputError: a device or compiler that is not there.
+    """
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise InputError(f"unknown device {device!r}, expected auto, cpu, cuda or cuda:<number>")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {device!r} but torch finds {torch.cuda.device_count()} GPUs here, expected cpu")
+    if options.compile == "on" and not compiler.available():
+        raise InputError("compile is 'on' but this machine has no C++ compiler, expected auto or off")
+    set_precision = getattr(nets, "set_precision", None)
+    if set_precision is None and options.precision == "bf16":
+        raise InputError("precision is 'bf16', which this version does not have, expected float32 or float64")
+    if set_precision is not None:
+        set_precision("bf16" if options.precision == "bf16" else "float32")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    wanted = options.compile == "on" or (options.compile == "auto" and updates >= COMPILE_FROM)
+    return Machine(device, options.precision, wanted and compiler.available())
+
+
+def fitted(request: Request) -> tuple[Request, list[str]]:
+    """The request with stages that fit into its updates, and sentences about what was shortened.
+
+    The papers' counts of updates (fields whose help begins with "Updates") are for runs of a million updates. Where the
+    first stages would take them all, every count that was not given on the command line is scaled down alike.
+    """
+    algorithm = agents.find(request.agent)
+    shared = dict(request.shared)
+    probe = algorithm.config(**{**shared, **{name: values[0] for name, values in request.swept.items() if values}})
+    counts = [name for name, text in docs(algorithm.config).items() if text.startswith("Updates ") and name in shared]
+    stages = [name for name in counts if shared[name] in _boundaries(request.agent, probe)]
+    last = max((shared[name] for name in stages), default=0)
+    free = [name for name in counts if name not in request.given]
+    updates = request.options.run.updates
+    if last < updates or not all(name in free for name in stages):
+        return request, []
+    factor = _FIRST_STAGES * updates / last
+    said = []
+    for name in free:
+        shorter = max(1, round(shared[name] * factor)) if shared[name] else 0
+        if shorter != shared[name]:
+            said.append(f"{option(name)} {shorter} (the paper's {shared[name]})")
+            shared[name] = shorter
+    sentence = f"stages are shortened to fit into {updates} updates: {', '.join(said)}"
+    return dataclasses.replace(request, shared=shared), [sentence]
+
+
+def _boundaries(agent: str, config: Any) -> tuple[int, ...]:
+    """Where the stages of an agent with this config begin, from a learner of the smallest size."""
+    learner = agents.find(agent).make(Spec("probe", 1, 1), Members((config,), (0,)))
+    return learner.boundaries if isinstance(learner, Staged) else ()
+
+
+def populate(request: Request, labels: Sequence[str], on: Machine) -> Population:
+    """The members of a request.
+
+    Raises:
+        InputError: values that the agent's config refuses.
+    """
+    config = agents.find(request.agent).config
+    first = {name: values[0] for name, values in request.swept.items() if values}
+    seeds = request.options.run.seed
+    one = sweep(config(**request.shared, **first), seeds, request.swept)
+    members = Members(
+        one.configs * len(labels), one.seeds * len(labels), dtype=on.dtype, device=on.device, compile=on.compile
+    )
+    of_member = tuple(name for name in labels for _ in one.seeds)
+    rows = tuple(
+        {"member": i, "seed": seed, "labels": label, **{name: getattr(config, name) for name in request.swept}}
+        for i, (seed, label, config) in enumerate(zip(members.seeds, of_member, members.configs))
+    )
+    return Population(members, of_member, rows)
+
+
+def make_learner(request: Request, spec: Spec, population: Population) -> Learner:
+    """The learner that holds the population.
+
+    Raises:
+        InputError: a last stage that would begin only after the last update.
+    """
+    learner = agents.find(request.agent).make(spec, population.members)
+    updates = request.options.run.updates
+    if isinstance(learner, Staged) and learner.boundaries and updates <= learner.boundaries[-1]:
+        last = learner.boundaries[-1]
+        names = [name for name, value in request.shared.items() if value == last]
+        name = names[0] if names else "the stages before"
+        raise InputError(
+            f"updates is {updates} but {name} is {last}, expected more updates than that: "
+            f"the last stage of {request.agent} begins only then"
+        )
+    return learner

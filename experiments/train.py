@@ -1,0 +1,90 @@
+"""``pbrl train``: a population of members of one agent, trained as one stack, evaluated on the way, kept as a Run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+import envs
+from pbrl import evaluation, loops
+from pbrl.agent import Agent
+from pbrl.run import Run
+
+from . import held_out
+from .plan import Plan
+from .population import Machine
+
+Values = Mapping[str, Sequence[float]]
+"""Metric names to one number per member."""
+
+
+def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None:
+    """Train from the run's checkpoint, or from the start, to the end.
+
+    Args:
+        planned: what to train; its learner is changed.
+        run: where metrics and checkpoints go.
+        watch: called with the count of updates and what was just recorded.
+
+    Raises:
+        InputError: a checkpoint that does not fit, or a folder that cannot be written.
+    """
+    options, learner = planned.request.options, planned.learner
+    if run.checkpoint.exists():
+        run.load(learner)
+    total = options.run.updates
+    with run.recording(planned.population.names, updates=learner.updates) as record:
+        for metrics in loops.offline(learner, planned.source, total, every=options.record_every):
+            now = learner.updates
+            values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
+            if now % options.eval_every == 0 or now == total:
+                values |= measure(planned)
+            record(now, values)
+            if now % options.checkpoint_every == 0 or now == total:
+                run.save(learner)
+            watch(now, values)
+
+
+def measure(planned: Plan) -> dict[str, Sequence[float]]:
+    """Scores in the simulator and accuracy on held-out labels, where there are such."""
+    found: dict[str, Sequence[float]] = {}
+    learner, members = planned.learner, planned.population.members
+    if planned.simulator is not None and isinstance(learner, Agent):
+        scores = play(
+            learner, planned.simulator.env, len(members), planned.request.options.run.episodes, planned.machine
+        )
+        found["return"] = scores.mean.tolist()
+        if planned.simulator.reference is not None:
+            found["score"] = evaluation.normalise(scores.mean, planned.simulator.reference).tolist()
+    if planned.held_out[0] is not None:
+        found["held_out_accuracy"] = _held_out(planned)
+    return found
+
+
+def play(
+    learner: Agent, env: str, members: int, episodes: int, on: Machine, keys: torch.Tensor | None = None
+) -> evaluation.Scores:
+    """The same episodes with every member: greedily, or with actions drawn by ``keys`` [P]."""
+    return evaluation.evaluate(
+        learner,
+        lambda copies: envs.make(env, copies),
+        members=members,
+        episodes=episodes,
+        stochastic_keys=keys,
+        device=on.device,
+        dtype=on.dtype,
+    )
+
+
+def _held_out(planned: Plan) -> list[float]:
+    """[P] each member's accuracy on the labels of its own labeler."""
+    members, shares = len(planned.population.members), [0.0] * len(planned.population.members)
+    for label in dict.fromkeys(planned.population.labels):
+        mine = [i for i, name in enumerate(planned.population.labels) if name == label]
+        preferences = planned.held_out[mine[0]]
+        assert preferences is not None  # all labelers hold out, or none
+        share = held_out.accuracy(planned.learner, preferences, members, planned.machine.dtype)
+        for i in mine:
+            shares[i] = float(share[i])
+    return shares

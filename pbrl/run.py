@@ -1,0 +1,219 @@
+"""Run: the folder that one invocation leaves behind.
+
+    config.json        everything that was asked for: enough to repeat it
+    members.csv        one row per member: member, seed, labels and the swept fields
+    metrics.csv        tidy: member, updates, env_steps, name, value
+    events.out...      the same for TensorBoard
+    checkpoint/        see ``pbrl.checkpoint``
+    figures/*.png
+    environment.json   versions, device, threads, commit
+
+The folder appears with its first three JSON and CSV files at once. ``metrics.csv`` holds nothing that differs from one
+execution to the next (no times), so that an interrupted and resumed run ends with the same file as any other.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .agent import Learner
+from .data.files import replacing, unwritable
+from .environment import describe
+from .errors import InputError
+
+CONFIG, MEMBERS, METRICS, ENVIRONMENT = "config.json", "members.csv", "metrics.csv", "environment.json"
+COLUMNS = ("member", "updates", "env_steps", "name", "value")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder; make one with ``create``, or ``open`` one that is there."""
+
+    folder: Path
+
+    @classmethod
+    def create(
+        cls, out: Path, experiment: str, name: str, config: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+    ) -> Run:
+        """A new folder ``out/experiment/<time>-<name>``.
+
+        Args:
+            out: folder of all runs.
+            experiment: what was run, e.g. "train".
+            name: what tells this run from others.
+            config: what JSON can hold; must have "agent". Its part "identity", or all of it, decides whose checkpoint
+                fits.
+            members: one row per member, all with the same columns.
+
+        Raises:
+            InputError: a name that is not one part of a path, or a folder that cannot be written.
+        """
+        for part in (experiment, name):
+            if not part or Path(part).name != part:
+                raise InputError(f"run name {part!r} is not one part of a path, expected letters, digits, - and _")
+        parent = out / experiment
+        time = datetime.now().strftime("%Y%m%d-%H%M%S")
+        with unwritable(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            folder, number = parent / f"{time}-{name}", 1
+            while folder.exists():
+                number += 1
+                folder = parent / f"{time}-{name}-{number}"
+            draft = parent / f".{folder.name}.{os.getpid()}.partial"
+            try:
+                draft.mkdir()
+                _write_json(draft / CONFIG, config)
+                _write_json(draft / ENVIRONMENT, describe())
+                with (draft / MEMBERS).open("w", newline="", encoding="utf-8") as file:
+                    table = csv.DictWriter(file, list(members[0]), lineterminator="\n")
+                    table.writeheader()
+                    table.writerows(members)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The run in ``folder``.
+
+        Raises:
+            InputError: no such folder, or one without an intact ``config.json``.
+        """
+        run = cls(Path(folder))
+        if not run.folder.is_dir():
+            raise InputError(f"{folder}: no such folder, expected one that pbrl train has made")
+        _ = run.config
+        return run
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` holds."""
+        path = self.folder / CONFIG
+        if not path.is_file():
+            raise InputError(f"{self.folder}: not a run, expected a folder with {CONFIG}")
+        try:
+            config = json.loads(path.read_bytes())
+            config["agent"].encode()
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            raise InputError(f"{path}: damaged, expected the JSON that pbrl train has written") from None
+        return config  # type: ignore[no-any-return]
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal characters: the hash of what decides whether a checkpoint fits."""
+        subject = self.config.get("identity", self.config)
+        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
+
+    def members(self) -> list[dict[str, str]]:
+        """The rows of ``members.csv``."""
+        return _read_csv(self.folder / MEMBERS)
+
+    def metrics(self) -> list[dict[str, str]]:
+        """The rows of ``metrics.csv``, as they were written."""
+        path = self.folder / METRICS
+        return _read_csv(path) if path.exists() else []
+
+    def series(self, name: str) -> tuple[list[int], list[list[float]]]:
+        """A metric's counts of updates [N] and its values [P, N]."""
+        rows = [row for row in self.metrics() if row["name"] == name]
+        updates = sorted({int(row["updates"]) for row in rows})
+        members = sorted({int(row["member"]) for row in rows})
+        value = {(int(row["member"]), int(row["updates"])): float(row["value"]) for row in rows}
+        return updates, [[value.get((member, update), math.nan) for update in updates] for member in members]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the checkpoint."""
+        return self.folder / "checkpoint"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures."""
+        return self.folder / "figures"
+
+    def save(self, learner: Learner) -> None:
+        """Write the checkpoint; see ``pbrl.checkpoint.save``."""
+        checkpoint.save(self.checkpoint, learner, agent=self.config["agent"], config=self.identity)
+
+    def load(self, learner: Learner) -> int:
+        """Restore the learner; see ``pbrl.checkpoint.load``."""
+        return checkpoint.load(self.checkpoint, learner, agent=self.config["agent"], config=self.identity)
+
+    @contextmanager
+    def recording(self, names: Sequence[str], *, updates: int) -> Iterator[Record]:
+        """A ``Record`` that goes on after ``updates`` updates: whatever was recorded later than that is cut off.
+
+        Args:
+            names: of the members, for TensorBoard.
+            updates: of the checkpoint that training goes on from, or 0.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        path = self.folder / METRICS
+        _cut(path, updates)
+        from torch.utils.tensorboard import SummaryWriter  # half a second, which reading a run need not wait for
+
+        with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
+            events = SummaryWriter(str(self.folder), purge_step=updates + 1 if updates else None)
+            try:
+                yield Record(file, events, tuple(names))
+            finally:
+                events.close()
+
+
+@dataclass(frozen=True)
+class Record:
+    """An open ``metrics.csv`` and TensorBoard file."""
+
+    file: Any
+    events: Any
+    names: tuple[str, ...]
+
+    def __call__(self, updates: int, values: Mapping[str, Sequence[float]], *, env_steps: int = 0) -> None:
+        """Add one value per member for each metric; they are on the disk when this returns."""
+        rows = csv.writer(self.file, lineterminator="\n")
+        for name, column in values.items():
+            for member, value in enumerate(column):
+                rows.writerow((member, updates, env_steps, name, repr(float(value))))
+                self.events.add_scalar(f"{name}/{self.names[member]}", float(value), updates)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def _cut(path: Path, updates: int) -> None:
+    """Drop what a killed run recorded after its checkpoint, a line that it did not finish included."""
+    kept = [",".join(COLUMNS) + "\n"]
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+            parts = line.split(",")
+            if line.endswith("\n") and len(parts) == len(COLUMNS) and int(parts[1]) <= updates:
+                kept.append(line)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{path}: unreadable ({error.strerror}), expected a run's {path.name}") from None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
