@@ -1,0 +1,62 @@
+"""``pbrl demo``, ``pbrl report`` and ``pbrl bench``: words to the options of the module that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from pbrl.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Makes one self-contained HTML page of tables and figures, and the same as Markdown."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folders of one or more runs."""
+    out: Path = Path("report.html")
+    """The page; the Markdown is put beside it."""
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    from .demo import run
+
+    run(_options(run, arguments, "pbrl demo"))
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    options = tyro.cli(ReportOptions, args=list(arguments), prog="pbrl report")
+    if not options.runs:
+        raise InputError("report has no runs, expected folders such as runs/train/20260101-120000-cpl-regret")
+    from .report import write
+
+    write(options.runs, options.out)
+    return 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: pbrl bench speed ...\n\ncommands:\n  speed    member-updates per second of each agent and P")
+        return 0
+    if arguments[0] != "speed":
+        raise InputError(f"unknown command 'bench {arguments[0]}', expected: speed")
+    from .bench_speed import speed
+
+    speed(_options(speed, arguments[1:], "pbrl bench speed"))
+    return 0
+
+
+def _options(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
+    """The options, of the type that the function's first argument has, that command line words make."""
+    hints = get_type_hints(function)
+    return tyro.cli(
+        next(iter(hints.values())), args=list(arguments), prog=program, config=(tyro.conf.FlagConversionOff,)
+    )

@@ -1,0 +1,164 @@
+"""``pbrl data make | list | describe | import``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pbrl import data as datasets
+from pbrl.data import Dataset, hdf5
+from pbrl.data.files import SUFFIXES
+from pbrl.errors import InputError
+
+from .data_make import make_data
+from .options import Count, Name
+
+HELP = """usage: pbrl data COMMAND ...
+
+commands:
+  make ENV         train behaviour policies in a simulator and store what they do
+  list             show the data sets at hand
+  describe NAME    show what is in a data set (a name or a file)
+  import FILE      copy a D4RL file or a Minari folder into our store
+
+Data sets are kept in {folder} (set PBRL_DATA_DIR to change it).
+pbrl data COMMAND --help tells more.
+"""
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """Trains a behaviour policy (SAC) and stores a data set of one tier of skill, with the critic
+    that regret labels need.
+
+    Killed at any moment and called again, it goes on where it was.
+    """
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """Simulator: PointMass-v0 (quick, exact), Reacher-v5, or any Gymnasium id with continuous actions."""
+    tier: Literal["random", "medium", "medium-replay", "medium-expert", "expert", "mixed"] = "medium"
+    """How skilled: random actions, a third of the way to the expert, all that was learned from until then, half and
+    half, the expert, or a mixture of random, poor, medium and expert."""
+    steps: int = 100_000
+    """Transitions to store."""
+    seed: int = 0
+    """Seed of training and of collecting."""
+    behaviour_steps: Count = None
+    """Steps that SAC learns for. By default a number known to suffice for the quick tasks, else a million."""
+    hidden: int = 256
+    """Units in each of the two hidden layers of SAC's networks."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace a data set of the same name."""
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """Shows what is in a data set: episodes, how they end, returns, ranges, where it comes from."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """A name that pbrl data list shows, or a file."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Copies a D4RL file (.hdf5) or a Minari folder into our store, after every check."""
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The file, the folder that holds data/main_data.hdf5, or the id of a local Minari data set."""
+    name: Name = None
+    """What to call it. By default imported/ and its own name."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace a data set of the same name."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Shows the data sets at hand."""
+
+
+def data(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(folder=datasets.directory()), end="")
+        return 0
+    name, rest = arguments[0], list(arguments[1:])
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "make": lambda rest: _make(tyro.cli(MakeOptions, args=rest, prog="pbrl data make")),
+        "list": lambda rest: _list(tyro.cli(ListOptions, args=rest, prog="pbrl data list")),
+        "describe": lambda rest: _describe(tyro.cli(DescribeOptions, args=rest, prog="pbrl data describe")),
+        "import": lambda rest: _import(tyro.cli(ImportOptions, args=rest, prog="pbrl data import")),
+    }
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"unknown command 'data {name}'{hint}, expected one of {', '.join(commands)}")
+    commands[name](rest)
+    return 0
+
+
+def _make(options: MakeOptions) -> None:
+    made = make_data(
+        options.env,
+        options.tier,
+        options.steps,
+        options.seed,
+        datasets.directory(),
+        behaviour_steps=options.behaviour_steps,
+        hidden=options.hidden,
+        overwrite=options.overwrite,
+    )
+    print(f"{made.dataset.describe()}\n\n{made.path}\nTrain on it: pbrl train cpl --dataset {made.dataset.name}")
+
+
+def _list(options: ListOptions) -> None:  # noqa: ARG001 - it has none, but --help and misspelt words are dealt with
+    for name in datasets.names():
+        print(name)
+
+
+def _describe(options: DescribeOptions) -> None:
+    path = datasets.resolve(options.name)
+    dataset = datasets.load(options.name)
+    print(dataset.describe())
+    print(
+        f"\n{path}\nregret labels: {'yes, it comes with an oracle critic' if has_oracle(path) else 'no oracle critic'}"
+    )
+
+
+def has_oracle(path: Path) -> bool:
+    """Whether the oracle critic that regret labels need is stored with a data set."""
+    if path.is_dir():
+        return False
+    try:
+        hdf5.load_oracle(path)
+    except InputError:
+        return False
+    return True
+
+
+def _import(options: ImportOptions) -> None:
+    dataset = _foreign(options.file)
+    target = datasets.destination(options.name or f"imported/{dataset.name}")
+    if target.exists() and not options.overwrite:
+        raise InputError(f"{target}: exists already, expected another --name, or --overwrite")
+    name = target.relative_to(datasets.directory()).with_suffix("").as_posix()
+    info = {**dataset.info, "imported_from": str(Path(options.file).expanduser().name)}
+    kept = dataclasses.replace(dataset, name=name, info=info)
+    hdf5.save(kept, target)
+    print(f"{kept.describe()}\n\n{target}\nTrain on it: pbrl train iql --dataset {name}")
+
+
+def _foreign(file: str) -> Dataset:
+    path = Path(file).expanduser()
+    if path.suffix in SUFFIXES:
+        if hdf5.is_own(path):
+            raise InputError(f"{file}: is in our own format, expected a D4RL file: use it as it is, --dataset {file}")
+        return datasets.load_d4rl(path)
+    if path.is_file():
+        raise InputError(f"{file}: the name ends in {path.suffix!r}, expected .hdf5 or a Minari folder")
+    return datasets.load_minari(path if path.is_dir() else file)

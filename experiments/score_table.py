@@ -1,0 +1,91 @@
+"""The table at a run's end: last and best score of each group of members that differ in the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from pbrl.run import Run
+from pbrl.statistics import iqm, stratified_bootstrap
+
+from .plan import Plan
+
+
+def main_metric(run: Run) -> str | None:
+    """What a run is judged by: its normalised score, its return, or its accuracy on held-out labels."""
+    recorded = {row["name"] for row in run.metrics()}
+    return next((name for name in ("score", "return", "held_out_accuracy") if name in recorded), None)
+
+
+def title(metric: str) -> str:
+    """What a metric is, in words."""
+    return {
+        "score": "normalised score (0: random, 100: expert)",
+        "return": "return",
+        "held_out_accuracy": "share of held-out labels predicted",
+    }.get(metric, metric)
+
+
+def interval(values: Sequence[float] | NDArray[np.float64]) -> str:
+    """IQM and its 95 % interval; members without a number are left out, and counted."""
+    array = np.asarray(values, dtype=np.float64)
+    finite = array[np.isfinite(array)]
+    lost = f" ({len(array) - len(finite)} of {len(array)} diverged)" if len(finite) < len(array) else ""
+    if not len(finite):
+        return f"-{lost}"
+    digits = 3 if np.abs(finite).max() <= 1 else 1
+    point, low, high = stratified_bootstrap(finite, iqm, seed=0)
+    ends = f" [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(low) else ""
+    return f"{point:.{digits}f}{ends}{lost}"
+
+
+def render(planned: Plan, run: Run) -> Iterator[Table | str]:
+    """What to print."""
+    metric = main_metric(run)
+    if metric is None:
+        return
+    updates, values = run.series(metric)
+    scores = np.asarray(values)  # [P, N]
+    accuracy = np.asarray(run.series("held_out_accuracy")[1])
+    groups = planned.population.groups
+    table = Table(
+        title=f"{planned.request.agent}: {title(metric)}, IQM over seeds with 95 % interval", title_justify="left"
+    )
+    table.add_column("members")
+    table.add_column("seeds", justify="right")
+    table.add_column(f"last (at {updates[-1]} updates)", justify="right")
+    table.add_column("best of all evaluations (optimistic)", justify="right")
+    if accuracy.size and metric != "held_out_accuracy":
+        table.add_column("held-out labels predicted", justify="right")
+    for group in dict.fromkeys(groups):
+        mine = [i for i, name in enumerate(groups) if name == group]
+        best = np.where(np.isnan(scores[mine, -1]), np.nan, np.fmax.reduce(scores[mine], axis=1))
+        row = [group, str(len(mine)), interval(scores[mine, -1]), interval(best)]
+        if accuracy.size and metric != "held_out_accuracy":
+            row.append(interval(accuracy[mine, -1]))
+        table.add_row(*row)
+    yield table
+    if len(set(groups)) == len(groups):
+        yield "One seed says little: give several, as in --seed 0 1 2 3 4 5 6 7, for intervals."
+
+
+def draw(planned: Plan, run: Run) -> None:
+    """Learning curves of the groups, as PNG in the run's folder."""
+    from pbrl import figures  # matplotlib takes a second to import
+
+    groups = planned.population.groups
+    for metric in ("score", "return", "held_out_accuracy"):
+        updates, values = run.series(metric)
+        if len(updates) < 2 or (metric == "return" and main_metric(run) == "score"):
+            continue
+        array = np.asarray(values)
+        curves = {
+            group: (updates, array[[i for i, name in enumerate(groups) if name == group]])
+            for group in dict.fromkeys(groups)
+        }
+        figures.learning_curves(
+            curves, run.figures / f"{metric}.png", title=f"{planned.request.agent}: {metric}", axis=title(metric)
+        )

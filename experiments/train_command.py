@@ -1,0 +1,96 @@
+"""``pbrl train AGENT ...`` and ``pbrl train --resume RUN``: a plan, a bar while it runs, a table at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import agents
+from pbrl import checkpoint, loops
+from pbrl.errors import InputError
+from pbrl.run import Run
+
+from . import plan as planning
+from . import score_table
+from .arguments import parse, words
+from .progress import bar
+from .train import train as fit
+
+HELP = """usage: pbrl train AGENT [options]
+       pbrl train --resume RUN
+
+Trains one agent on a data set: every combination of seeds and swept values is a member of one stack.
+
+agents (pbrl train AGENT --help tells their settings):
+{agents}
+
+examples:
+  pbrl train cpl --dataset local/reacher/mixed-v1 --labels regret --seed 0 1 2 3 --alpha 0.1 0.2
+  pbrl train iql --dataset local/reacher/mixed-v1 --expectile 0.7 0.9 --seed 0 1
+  pbrl train --resume runs/train/20260101-120000-cpl-regret
+"""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        listed = (f"  {name:<14}{agents.find(name).summary}" for name in agents.names())
+        print(HELP.format(agents="\n".join(listed)), end="")
+        return 0
+    folder = _resumed(arguments)
+    if folder is not None:
+        run = Run.open(folder)
+        planned = planning.again(run)
+    else:
+        if arguments[0].startswith("-"):
+            raise InputError(f"pbrl train begins with {arguments[0]!r}, expected an agent: {', '.join(agents.names())}")
+        planned = planning.plan(parse(agents.find(arguments[0]), arguments[1:]))
+        run = planning.start(planned)
+    return _follow(planned, run)
+
+
+def _resumed(arguments: Sequence[str]) -> Path | None:
+    """The run to continue, if that is what the words ask for."""
+    given = words(arguments if arguments[0].startswith("-") else arguments[1:])
+    if "resume" not in given:
+        return None
+    others = [name for name in given if name != "resume"]
+    if others or not arguments[0].startswith("-") or len(given["resume"]) != 1:
+        found = f"--{others[0].replace('_', '-')}" if others else " ".join(arguments)
+        raise InputError(f"--resume takes everything from the run, found also {found!r}, expected --resume RUN alone")
+    return Path(given["resume"][0])
+
+
+def _follow(planned: planning.Plan, run: Run) -> int:
+    """Train to the end, in view of the user."""
+    screen, out = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 120)
+    members, total = len(planned.population.members), planned.request.options.run.updates
+    for note in planned.notes:
+        screen.print(f"[yellow]note:[/yellow] {note}", highlight=False)
+    saved = checkpoint.find(run.checkpoint)
+    since = saved.updates if saved is not None else 0
+    what = f"{members} member{'s' * (members > 1)} of {planned.request.agent}"
+    out.print(
+        f"{what} -> {run.folder}" + (f" (from {since} updates on)" if since else ""), highlight=False, soft_wrap=True
+    )
+    try:
+        with bar(screen, planned.request.agent, members, since, total) as watch:
+            fit(planned, run, watch)
+    except KeyboardInterrupt:
+        saved = checkpoint.find(run.checkpoint)
+        done = saved.updates if saved is not None else 0
+        raise KeyboardInterrupt(
+            f"{done} of {total} updates are kept, go on with: pbrl train --resume {run.folder}"
+        ) from None
+    score_table.draw(planned, run)
+    for line in score_table.render(planned, run):
+        out.print(line)
+    lost = loops.diverged(planned.learner, members)  # type: ignore[arg-type]
+    if lost:
+        names = ", ".join(planned.population.names[i] for i in lost)
+        screen.print(f"[red]diverged[/red] (weights that are not finite): {names}", highlight=False)
+    out.print(f"evaluate more: pbrl evaluate {run.folder} --episodes 100", highlight=False, soft_wrap=True)
+    return 0
