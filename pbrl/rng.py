@@ -62,8 +62,28 @@ def fold(key: Tensor, *data: str | int | Tensor) -> Tensor:
 
 def bits(key: Tensor, *shape: int) -> Tensor:
     """[P, *shape] int64, all 64 bits uniform, for keys [P] (a scalar key gives [*shape])."""
-    count = torch.arange(1, math.prod(shape) + 1, dtype=torch.int64, device=key.device)
-    return _mix(key.unsqueeze(-1) + count * _GOLDEN).reshape(*key.shape, *shape)
+    draw = _words_opaque if torch.compiler.is_compiling() else _words
+    return draw(key, math.prod(shape)).reshape(*key.shape, *shape)
+
+
+def _words(key: Tensor, count: int) -> Tensor:
+    """[P, count] int64, the first ``count`` outputs of each stream."""
+    position = torch.arange(1, count + 1, dtype=torch.int64, device=key.device)
+    return _mix(key.unsqueeze(-1) + position * _GOLDEN)
+
+
+def _bytes(key: Tensor, count: int) -> Tensor:
+    """[P, count] uint8, the bytes of the same outputs, the lowest of each first."""
+    return _words(key, -(-count // 8)).view(torch.uint8)[..., :count].contiguous()
+
+
+# torch.compile must not look into these: it computes with positions as if integers never wrapped (and fails or crashes
+# on such large factors), and views of another element size come out wrong on a CPU.
+_SCHEMA = "(Tensor key, int count) -> Tensor"
+_words_opaque = torch.library.custom_op("pbrl::words", _words, mutates_args=(), schema=_SCHEMA)
+_words_opaque.register_fake(lambda key, count: key.new_empty(*key.shape, count))
+_bytes_opaque = torch.library.custom_op("pbrl::bytes", _bytes, mutates_args=(), schema=_SCHEMA)
+_bytes_opaque.register_fake(lambda key, count: key.new_empty(*key.shape, count, dtype=torch.uint8))
 
 
 def uniform(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -91,8 +111,8 @@ def keep(key: Tensor, rate: float | Tensor, *shape: int) -> Tensor:
 
     Each 64-bit draw gives eight bytes, so the probability is ``rate`` rounded to 1/256; ``rate`` is a number or [P].
     """
-    size = math.prod(shape)
-    byte = bits(key, -(-size // 8)).view(torch.uint8)[..., :size].reshape(*key.shape, *shape)
+    draw = _bytes_opaque if torch.compiler.is_compiling() else _bytes
+    byte = draw(key, math.prod(shape)).reshape(*key.shape, *shape)
     level = torch.as_tensor(rate, device=key.device).mul(256).round().to(torch.int16)
     return byte >= level.reshape(level.shape + (1,) * (byte.dim() - level.dim()))
 
