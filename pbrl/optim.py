@@ -66,7 +66,8 @@ class Adam(nn.Module):
         if self.clip is not None:
             grads = _clipped(grads, self.clip)
         step = torch.tensor(float(self.steps), device=grads[0].device)
-        tensors = [self.parameters_list, grads, list(self.first), list(self.second)]
+        flat = [g.contiguous() for g in grads]  # the fused kernel ignores strides
+        tensors = [self.parameters_list, flat, list(self.first), list(self.second)]
         if len(set(self.rates)) == 1:
             self._fused(tensors, step, self.rates[0] * scale)
         else:
