@@ -67,7 +67,7 @@ class Adam(nn.Module):
             grads = _clipped(grads, self.clip)
         step = torch.tensor(float(self.steps), device=grads[0].device)
         flat = [g.contiguous() for g in grads]  # the fused kernel ignores strides
-        tensors = [self.parameters_list, flat, list(self.first), list(self.second)]
+        tensors: list[Sequence[Tensor]] = [self.parameters_list, flat, list(self.first), list(self.second)]
         if len(set(self.rates)) == 1:
             self._fused(tensors, step, self.rates[0] * scale)
         else:
