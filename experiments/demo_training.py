@@ -1,0 +1,159 @@
+"""The demo's labels and its training: what every labeler says, and stacks of members that learn from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import agents
+import envs
+from agents.offline.bc import BC
+from agents.preference.cpl import CPL
+from agents.preference.p_iql import PIQL
+from agents.preference.sft import SFT
+from pbrl import evaluation, loops, rng
+from pbrl.agent import Agent
+from pbrl.data import Dataset, Pairs, Preferences, Segments
+from pbrl.data.source import Source
+from pbrl.errors import InputError
+from pbrl.labelers.oracle import load_critic
+from pbrl.labelers.teachers import make_labeler
+from pbrl.members import sweep
+
+from .demo_settings import LABELS, STACKS, DemoConfig, agent_config
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one labeler says.
+
+    Attributes:
+        training: labelled pairs to learn from.
+        held_out: pairs of other episodes.
+        difference: [N] labeler's score of the second segment minus that of the first, for each held-out pair.
+    """
+
+    training: Preferences
+    held_out: Pairs
+    difference: NDArray[np.float64]
+
+
+def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
+    """Both labelers' answers to the same questions; training and held-out pairs share no episode.
+
+    Raises:
+        InputError: no oracle critic beside the data, too few episodes, or segments longer than all of them.
+    """
+    key = rng.keys([config.data_seed])[0]
+    count = len(dataset.start)
+    aside = round(config.held_out * count)
+    if not 0 < aside < count:
+        raise InputError(f"{dataset.name} has {count} episodes, expected some to learn from and some to hold out")
+    order = rng.permutation(rng.fold(key, "held-out episodes"), count)
+    held, rest = dataset.rows(order[:aside].sort().values), dataset.rows(order[aside:].sort().values)
+    training = Pairs.sample(rest, config.pairs, config.segment_length, rng.fold(key, "pairs"))
+    unseen = Pairs.sample(held, config.held_out_pairs, config.segment_length, rng.fold(key, "held-out pairs"))
+    critic = load_critic(path)
+    answers = {}
+    for name in LABELS:
+        labeler = make_labeler(name, critic=critic)
+        score = labeler.score(unseen.segments)
+        difference = (score[unseen.second] - score[unseen.first]).double().numpy()
+        answers[name] = Answers(labeler(training, rng.fold(key, "answers")), unseen, difference)
+        answers[name].training.check()
+    return answers
+
+
+def segment_scores(learner: Any, segments: Segments) -> Tensor:
+    """What each member holds each segment to be worth, [P, M].
+
+    CPL: its advantage, sum_t gamma^t alpha log pi. P-IQL: its learned reward, summed. BC and SFT: the log-likelihood.
+    """
+    members = len(learner.keys)
+    shape = (len(segments), segments.length)
+    obs, act = (x.flatten(0, 1).expand(members, -1, -1) for x in (segments.obs, segments.act))
+    with torch.no_grad():
+        if isinstance(learner, PIQL):
+            return learner.reward(obs, act).unflatten(1, shape).sum(-1)
+        assert isinstance(learner, BC | SFT | CPL)
+        log_prob = learner.policy(learner.normalizer(obs)).log_prob(act).unflatten(1, shape)  # [P, M, T]
+        if isinstance(learner, CPL):
+            weight = learner.alpha[:, None] * learner.gamma[:, None] ** torch.arange(segments.length)  # [P, T]
+            log_prob = log_prob * weight.unsqueeze(1)
+        return log_prob.sum(-1)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A stack after its training.
+
+    Attributes:
+        agent: name of the algorithm.
+        labels: [P] what each member learned from.
+        seeds: [P].
+        updates: [N] when it was evaluated.
+        returns: [P, N] mean return over the episodes; NaN for a member that had diverged.
+        difference: [P, pairs] score of the second segment minus that of the first on held-out pairs; None for IQL.
+        seconds: of training and evaluation.
+    """
+
+    agent: str
+    labels: tuple[str, ...]
+    seeds: tuple[int, ...]
+    updates: tuple[int, ...]
+    returns: NDArray[np.float64]
+    difference: NDArray[np.float64] | None
+    seconds: float
+
+
+def train(
+    name: str,
+    dataset: Dataset,
+    answers: Mapping[str, Answers],
+    config: DemoConfig,
+    tick: Callable[[int, float], None],
+) -> Trained:
+    """Train and evaluate the stack of an agent; ``tick(updates, mean return)`` after each evaluation."""
+    began = time.perf_counter()
+    kinds = STACKS[name]
+    members = sweep(agent_config(name, config), range(config.seeds))
+    seeds = members.seeds * len(kinds)
+    labels = tuple(kind for kind in kinds for _ in range(config.seeds))
+    members = dataclasses.replace(members, configs=members.configs * len(kinds), seeds=seeds)
+    asked = [answers[kind].training for kind in labels if kind in answers]
+    source = Source.of(dataset, asked or None)
+    learner = agents.find(name).make(dataset.spec, members)
+    assert isinstance(learner, Agent)
+    env = envs.make(dataset.env, len(members) * min(config.episodes, 10))
+    updates, returns = [], []
+    try:
+        for _ in loops.offline(learner, source, config.updates, every=config.updates // config.evaluations):
+            scores = evaluation.rollout(learner.act, env, members=len(members), episodes=config.episodes)
+            updates.append(learner.updates)
+            returns.append(scores.mean)
+            tick(learner.updates, float(np.nanmean(scores.mean)) if np.isfinite(scores.mean).any() else np.nan)
+    finally:
+        env.close()
+    difference = None
+    if name != "iql":
+        pairs = next(iter(answers.values())).held_out
+        score = segment_scores(learner, pairs.segments)
+        difference = (score[:, pairs.second] - score[:, pairs.first]).double().numpy()
+    return Trained(
+        agent=name,
+        labels=labels,
+        seeds=seeds,
+        updates=tuple(updates),
+        returns=np.stack(returns, axis=1),
+        difference=difference,
+        seconds=time.perf_counter() - began,
+    )
