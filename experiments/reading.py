@@ -1,0 +1,92 @@
+"""Command line words to dataclasses, by tyro: docstrings are the help, and whatever is wrong is one sentence."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import io
+import re
+import textwrap
+import types
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import tyro
+
+from pbrl.errors import InputError
+
+T = TypeVar("T")
+_UNSET: tuple[Any, ...] = (None, ())  # defaults that are told in words, if at all
+
+
+def docs(cls: type[Any]) -> dict[str, str]:
+    """The literal docstring under each field of a dataclass, those of its parents included, as one line each."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, after in zip(body.body, body.body[1:]):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                text = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+                found[statement.target.id] = " ".join(str(text).split())
+    return found
+
+
+def form(cls: type[Any], several: Callable[[dataclasses.Field[Any]], bool] = lambda field: False) -> type[Any]:  # noqa: ARG005
+    """A dataclass like ``cls`` for tyro to fill, without its checks, in which some fields hold a tuple of values.
+
+    Args:
+        cls: a dataclass whose fields have docstrings.
+        several: which fields are to take one value or several.
+    """
+    texts, hints = docs(cls), get_type_hints(cls, include_extras=True)
+    columns: list[Any] = []
+    for item in dataclasses.fields(cls):
+        many, default = several(item), item.default
+        kind: Any = hints[item.name]
+        if many:
+            kind, default = types.GenericAlias(tuple, (kind, ...)), (default,)
+        text = texts[item.name] + (" One value or several." if many else "")
+        hint = "" if default in _UNSET else None
+        if kind is bool:  # --bounded False, as in config files, and not --no-bounded
+            kind = tyro.conf.FlagConversionOff[bool]
+        column = Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)]
+        columns.append((item.name, column, dataclasses.field(default=default)))
+    return dataclasses.make_dataclass("Form", columns, frozen=True, namespace={"__doc__": inspect.getdoc(cls)})
+
+
+def read(kind: type[T], arguments: Sequence[str], program: str, description: str | None = None) -> T:
+    """A dataclass from the words after ``program``.
+
+    Raises:
+        InputError: words that do not fit.
+        SystemExit: 0, after printing help.
+    """
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(
+                kind,
+                args=list(arguments),
+                prog=program,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(f"{_complaint(heard.getvalue())} (see {program} --help)") from None
+
+
+def _complaint(text: str) -> str:
+    """The sentence in the box that tyro draws around a complaint."""
+    lines: list[str] = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+        inner = line.strip().strip("│").strip()
+        if lines and inner and not inner.strip("─"):
+            break
+        if line.strip().startswith("│"):
+            lines.append(inner)
+    return " ".join(lines).removesuffix("(required)").strip(" .").replace(". Expected", ", expected") or "the words could not be read"
