@@ -11,6 +11,8 @@ import tyro
 
 from pbrl.errors import InputError
 
+from .reading import read
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -18,8 +20,8 @@ class ReportOptions:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folders of one or more runs."""
-    out: Path = Path("report.html")
-    """The page; the Markdown is put beside it."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The page; the Markdown is put beside it. By default report.html in the folder that all runs have in common."""
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -32,7 +34,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    options = tyro.cli(ReportOptions, args=list(arguments), prog="pbrl report")
+    options = read(ReportOptions, arguments, "pbrl report")
     if not options.runs:
         raise InputError("report has no runs, expected folders such as runs/train/20260101-120000-cpl-regret")
     from .report import write
@@ -57,6 +59,4 @@ def bench(arguments: Sequence[str]) -> int:
 def _options(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
     """The options, of the type that the function's first argument has, that command line words make."""
     hints = get_type_hints(function)
-    return tyro.cli(
-        next(iter(hints.values())), args=list(arguments), prog=program, config=(tyro.conf.FlagConversionOff,)
-    )
+    return read(next(iter(hints.values())), arguments, program)

@@ -17,7 +17,8 @@ from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 
 from .data_make import make_data
-from .options import Count, Name
+from .options import Count, Flag, Name
+from .reading import read
 
 HELP = """usage: pbrl data COMMAND ...
 
@@ -43,8 +44,7 @@ class MakeOptions:
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
     """Simulator: PointMass-v0 (quick, exact), Reacher-v5, or any Gymnasium id with continuous actions."""
     tier: Literal["random", "medium", "medium-replay", "medium-expert", "expert", "mixed"] = "medium"
-    """How skilled: random actions, a third of the way to the expert, all that was learned from until then, half and
-    half, the expert, or a mixture of random, poor, medium and expert."""
+    """How skilled. medium is a third of the way to the expert; mixed is random, poor, medium and expert."""
     steps: int = 100_000
     """Transitions to store."""
     seed: int = 0
@@ -53,7 +53,7 @@ class MakeOptions:
     """Steps that SAC learns for. By default a number known to suffice for the quick tasks, else a million."""
     hidden: int = 256
     """Units in each of the two hidden layers of SAC's networks."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    overwrite: Flag = False
     """Replace a data set of the same name."""
 
 
@@ -73,7 +73,7 @@ class ImportOptions:
     """The file, the folder that holds data/main_data.hdf5, or the id of a local Minari data set."""
     name: Name = None
     """What to call it. By default imported/ and its own name."""
-    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    overwrite: Flag = False
     """Replace a data set of the same name."""
 
 
@@ -89,10 +89,10 @@ def data(arguments: Sequence[str]) -> int:
         return 0
     name, rest = arguments[0], list(arguments[1:])
     commands: dict[str, Callable[[list[str]], None]] = {
-        "make": lambda rest: _make(tyro.cli(MakeOptions, args=rest, prog="pbrl data make")),
-        "list": lambda rest: _list(tyro.cli(ListOptions, args=rest, prog="pbrl data list")),
-        "describe": lambda rest: _describe(tyro.cli(DescribeOptions, args=rest, prog="pbrl data describe")),
-        "import": lambda rest: _import(tyro.cli(ImportOptions, args=rest, prog="pbrl data import")),
+        "make": lambda rest: _make(read(MakeOptions, rest, "pbrl data make")),
+        "list": lambda rest: _list(read(ListOptions, rest, "pbrl data list")),
+        "describe": lambda rest: _describe(read(DescribeOptions, rest, "pbrl data describe")),
+        "import": lambda rest: _import(read(ImportOptions, rest, "pbrl data import")),
     }
     if name not in commands:
         near = difflib.get_close_matches(name, commands, 1)

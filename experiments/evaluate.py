@@ -23,10 +23,11 @@ from pbrl.evaluation import Scores, normalise
 from pbrl.run import Run
 from pbrl.spec import Spec
 
-from .options import Name
+from .options import Flag, Name
 from .plan import request_of
 from .population import Machine, Population, machine, make_learner, populate
 from .problem import check_simulator
+from .reading import read
 from .score_table import interval, title
 from .train import play
 
@@ -39,7 +40,7 @@ class EvaluateOptions:
     """Folder of the run, as pbrl train has printed it."""
     episodes: int = 100
     """Episodes per member."""
-    stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    stochastic: Flag = False
     """Draw actions from the policies, instead of taking the likeliest."""
     env: Name = None
     """Another simulator of the same sizes. By default the one of the training."""
@@ -82,7 +83,7 @@ def restore(run: Run) -> Restored:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    options = tyro.cli(EvaluateOptions, args=list(arguments), prog="pbrl evaluate")
+    options = read(EvaluateOptions, arguments, "pbrl evaluate")
     if options.episodes < 1:
         raise InputError(f"episodes is {options.episodes}, expected at least 1")
     run = Run.open(options.run)

@@ -12,9 +12,10 @@ import tyro
 
 from pbrl.errors import InputError
 
-Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
-Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 Precision = Literal["float32", "float64", "bf16"]
 
 

@@ -16,8 +16,9 @@ from pbrl.errors import InputError
 from pbrl.members import Members, sweep
 from pbrl.spec import Spec
 
-from .arguments import Request, docs, option
+from .arguments import Request, option
 from .options import MachineOptions
+from .reading import docs
 
 COMPILE_FROM = 20_000
 """Updates from which on compiling pays."""

@@ -35,7 +35,8 @@ def bar(screen: Console, agent: str, members: int, since: int, total: int) -> It
             speed = (updates - since) * members / max(monotonic() - begun, 1e-9)
             for name, value in values.items():
                 last[name] = float(np.mean(value))
-            words = [f"{name} {last[name]:.3g}" for name in _SHOWN if name in last]
+            names = [name for name in _SHOWN if name in last] or list(last)
+            words = [f"{name} {last[name]:.3g}" for name in names]
             progress.update(task, completed=updates, speed=f"{speed:,.0f} member-updates/s", last=" ".join(words[:2]))
 
         yield watch

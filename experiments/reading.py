@@ -89,4 +89,7 @@ def _complaint(text: str) -> str:
             break
         if line.strip().startswith("│"):
             lines.append(inner)
-    return " ".join(lines).removesuffix("(required)").strip(" .").replace(". Expected", ", expected") or "the words could not be read"
+    return (
+        " ".join(lines).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
+        or "the words could not be read"
+    )

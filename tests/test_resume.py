@@ -1,0 +1,113 @@
+"""An offline run that is killed with SIGKILL, at any moment, and resumed ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pbrl import checkpoint
+from pbrl.data import hdf5
+from tests.data_cases import dataset
+
+UPDATES = 600
+OPTIONS = f"""--labels partial_return --pairs 40 --segment-length 3 --held-out 0.2 --episodes 0 --seed 0 1
+--alpha 0.1 0.3
+--updates {UPDATES} --bc-updates 200 --warmup 50 --hidden 64 64 --batch-size 32 --eval-every 50 --checkpoint-every 5
+--threads 1""".split()
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    program = "import sys; from experiments.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "train", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(*words: str) -> None:
+    process = start(*words)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error.decode()
+
+
+def only_run(out: Path) -> Path:
+    (run,) = (out / "train").iterdir()
+    return run
+
+
+def final_state(run: Path) -> tuple[int, dict[str, torch.Tensor], bytes]:
+    index = checkpoint.find(run / "checkpoint")
+    assert index is not None
+    weights = safetensors.torch.load_file(run / "checkpoint" / index.weights)
+    return index.updates, weights, (run / "metrics.csv").read_bytes()
+
+
+def recorded(run: Path) -> int:
+    path = run / "metrics.csv"
+    return len(path.read_bytes()) if path.exists() else 0
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
+    data = folder / "data.hdf5"
+    hdf5.save(dataset(lengths=(30, 25, 40, 30), ends="xtx."), data)
+    words = ("cpl", "--dataset", str(data), *OPTIONS)
+    finish(*words, "--out", str(folder / "whole"))
+    whole = only_run(folder / "whole")
+
+    generator = random.Random(seed)
+    process = start(*words, "--out", str(folder / "killed"))
+    reached: list[int] = []
+    for _ in range(kills):
+        deadline = time.monotonic() + 60
+        runs = folder / "killed" / "train"
+        before = recorded(only_run(folder / "killed")) if reached else 0
+        while time.monotonic() < deadline and process.poll() is None:
+            # Once it is under way, or else every kill would hit the importing of torch.
+            if runs.exists() and any(runs.glob("[!.]*/metrics.csv")) and recorded(only_run(folder / "killed")) > before:
+                break
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0.0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        run = only_run(folder / "killed")
+        index = checkpoint.find(run / "checkpoint")  # raises unless it is intact
+        reached.append(0 if index is None else index.updates)
+        process = start("--resume", str(run))
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error.decode()
+    print("kept at each kill:", reached)
+    assert reached == sorted(reached)
+    assert reached[0] < UPDATES, "the first kill came too late to test anything"
+
+    updates, weights, metrics = final_state(only_run(folder / "killed"))
+    expected_updates, expected, expected_metrics = final_state(whole)
+    assert updates == expected_updates == UPDATES
+    assert weights.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(weights[name], tensor), name
+    assert metrics == expected_metrics
+    assert sorted(path.name for path in (only_run(folder / "killed") / "checkpoint").iterdir()) == [
+        "checkpoint.json",
+        f"weights-{UPDATES}.safetensors",
+    ]
+
+
+def test_killed_three_times(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_ten_times(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, kills=10, seed=1)
