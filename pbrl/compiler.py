@@ -21,4 +21,4 @@ def available() -> bool:
 
 def compiled(function: Callable[A, R], on: bool) -> Callable[A, R]:
     """``function``, compiled for fixed shapes if ``on`` and this machine can; otherwise the function itself."""
-    return torch.compile(function, dynamic=False) if on and available() else function
+    return torch.compile(function, dynamic=False, fullgraph=True) if on and available() else function

@@ -16,13 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import rng
+from .products import affine
 from .spec import Spec
 
 Activation = Literal["relu", "leaky_relu", "tanh"]
 Init = Literal["uniform", "orthogonal"]
-
-# On a CPU one batched product wins while a member has few rows; beyond, one product per member stays in cache.
-_FEW_ROWS = 1024
 
 
 class _Relu(torch.autograd.Function):
@@ -54,10 +52,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [*, B, in] @ weight [*, in, out] + bias [*, 1, out] -> [*, B, out], the leading axes being equal."""
     lead = weight.shape[:-2]
     x, weight, bias = x.flatten(0, -3), weight.flatten(0, -3), bias.flatten(0, -3)
-    if x.shape[-2] <= _FEW_ROWS or x.device.type != "cpu":
-        y = torch.baddbmm(bias, x, weight)
-    else:
-        y = torch.stack([torch.addmm(b, row, w) for row, w, b in zip(x, weight, bias)])
+    y = affine(x, weight, bias)
     return y.reshape(*lead, *y.shape[-2:])
 
 

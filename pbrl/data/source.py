@@ -122,6 +122,13 @@ class Source:
                 raise InputError(f"{found}, expected {dataset.obs.shape[1]} as {dataset.name} has")
         return cls(obs_size, dataset, steps, rew, segments=segments, pairs=pairs, label=label)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the data lie."""
+        tensor = self.steps if self.steps is not None else self.segments
+        assert tensor is not None  # ``of`` needs one of both
+        return tensor.device
+
     def with_reward(self, rew: Tensor) -> Source:
         """The same data with other rewards: [N], or [P, N] with each member's own."""
         return dataclasses.replace(self, rew=rew)

@@ -1,0 +1,112 @@
+"""Matrix products of a stack, by the kernel that suits their size, the processor and the wanted precision.
+
+    affine(x, w, b) = x @ w + b   for x [n, B, in], w [n, in, out], b [n, 1, out]
+
+The choice depends on shapes and on the machine alone, never on a timing, so that a run repeats its own bits:
+- "batched": one ``baddbmm``. Best while a member has few rows, on a GPU, and in float64.
+- "each": one product per member. On a CPU with many rows the activations of one member then stay in cache.
+- "onednn": one oneDNN product per member. MKL, torch's choice, runs float32 at about half speed on other makers' CPUs.
+- "bf16": operands rounded to bfloat16, result float32. Only after ``set_precision("bf16")``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["float32", "bf16"]
+Kernel = Literal["batched", "each", "onednn", "bf16"]
+
+_FEW_ROWS = 1024
+_WIDE = 64  # below this many inputs or outputs a product costs less than what a special kernel adds
+_precision: Precision = "float32"
+
+
+def set_precision(precision: Precision) -> None:
+    """Precision of the operands of large float32 products, for the whole process; everything else stays float32."""
+    global _precision
+    _precision = precision
+
+
+def get_precision() -> Precision:
+    """What ``set_precision`` was last told."""
+    return _precision
+
+
+def _prefers_onednn() -> bool:
+    """Whether this is a CPU of another maker than MKL's, with torch's oneDNN there to take its place."""
+    cpuinfo = Path("/proc/cpuinfo")
+    made_elsewhere = cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
+    return made_elsewhere and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+_ONEDNN = _prefers_onednn()
+
+
+def kernel(rows: int, size_in: int, size_out: int, dtype: torch.dtype, device: str) -> Kernel:
+    """The kernel for products of this shape."""
+    wide = min(size_in, size_out) >= _WIDE and dtype == torch.float32
+    if wide and _precision == "bf16":
+        return "bf16"
+    if device != "cpu":
+        return "batched"
+    if wide and _ONEDNN:
+        return "onednn"
+    return "batched" if rows <= _FEW_ROWS else "each"
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [n, B, in] @ weight [n, in, out] + bias [n, 1, out] -> [n, B, out]."""
+    chosen = kernel(x.shape[1], weight.shape[1], weight.shape[2], x.dtype, x.device.type)
+    if chosen == "batched":
+        return torch.baddbmm(bias, x, weight)
+    if chosen == "each":
+        return torch.stack([torch.addmm(b, row, w) for row, w, b in zip(x, weight, bias)])
+    return _Affine.apply(x, weight, bias, chosen)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Affine(torch.autograd.Function):
+    """The affine map with all three of its products by one kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, chosen: Kernel) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.chosen = chosen
+        return _product(x, weight, chosen) + bias
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0]
+        to_x = _product(grad, weight.mT, ctx.chosen) if ctx.needs_input_grad[0] else None
+        return to_x, _product(x.mT, grad, ctx.chosen), grad.sum(1, keepdim=True), None
+
+
+def _product(a: Tensor, b: Tensor, chosen: Kernel) -> Tensor:
+    """[n, i, j] @ [n, j, k] -> [n, i, k] in float32."""
+    if chosen == "bf16":
+        return torch.bmm(a.bfloat16(), b.bfloat16()).float()
+    return torch.ops.pbrl.onednn_product(a, b)  # type: ignore[no-any-return]
+
+
+# An operator of our own, so that the compiler takes it as it is.
+_library = torch.library.Library("pbrl", "DEF")
+_library.define("onednn_product(Tensor a, Tensor b) -> Tensor")
+
+
+def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
+    # The one float32 product of oneDNN's that torch exposes: linear(x, weight [out, in], bias, activation).
+    one = torch.ops.mkldnn._linear_pointwise
+    parts = [one(left, right.t(), None, "none", [], "") for left, right in zip(a, b)]
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+
+def _onednn_shape(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+
+
+_library.impl("onednn_product", _onednn_product, "CPU")
+_library.impl("onednn_product", _onednn_shape, "Meta")
