@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor
@@ -32,8 +31,8 @@ from pbrl.data import Dataset
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
-from . import demo_figures, report
-from .demo_settings import STACKS, DemoConfig, agent_config
+from . import demo_figures, report, side_by_side
+from .demo_settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
 from .demo_training import Answers, Trained, ask, train
 from .tables import GAPS, accuracy_table, console_table, findings, read_labels, read_results, score_table, write_rows
 
@@ -42,7 +41,7 @@ class Tick(Protocol):
     """What hears of progress."""
 
     def __call__(self, agent: str, updates: int, score: float) -> None:
-        """An agent's members were evaluated after so many updates; ``score`` is their mean."""
+        """An agent's members were evaluated after so many updates (0: they begin); ``score`` is their mean."""
 
 
 def run(config: DemoConfig) -> None:
@@ -63,8 +62,6 @@ def run(config: DemoConfig) -> None:
 def compare(config: DemoConfig, console: Console) -> None:
     """See ``run``."""
     began = time.perf_counter()
-    if config.threads:
-        torch.set_num_threads(config.threads)
     dataset = data.load(config.dataset)
     path = data.resolve(config.dataset)
     reference = _check(dataset, config.out)
@@ -73,15 +70,16 @@ def compare(config: DemoConfig, console: Console) -> None:
         f"pairs of {config.segment_length} steps to learn from, and {config.held_out_pairs} of other episodes.",
         highlight=False,
     )
-    answers = ask(dataset, path, config)
-    trained = []
-    with _progress(config, console) as tick:
-        for name in STACKS:
+    with side_by_side.one_thread():
+        answers = ask(dataset, path, config)
+    with _progress(config, console) as show:
 
-            def heard(updates: int, mean_return: float, name: str = name) -> None:
-                tick(name, updates, float(evaluation.normalise(np.array(mean_return), reference)))
+        def tick(agent: str, updates: int, mean_return: float) -> None:
+            show(agent, updates, float(evaluation.normalise(np.array(mean_return), reference)))
 
-            trained.append(train(name, dataset, answers, config, heard))
+        processes = min(config.processes or side_by_side.cores(), len(STACKS))
+        done = side_by_side.run(train, LONGEST_FIRST, (dataset, answers, config), tick, processes=processes)
+    trained = [done[name] for name in STACKS]
     still = standing_still(dataset, config.episodes)
     rows = result_rows(trained, answers, dataset, still, config, time.perf_counter() - began)
     judged = [row for stack in trained for row in label_rows(stack, answers)]
@@ -167,8 +165,9 @@ def result_rows(
                     "reference_low": f"{low:.5f}",
                     "reference_high": f"{high:.5f}",
                     "device": "cpu",
-                    **{name: machine[name] for name in ("threads", "python", "pbrl", "torch", "numpy")},
-                    **{name: machine[name] for name in ("gymnasium", "mujoco")},
+                    "threads": 1,
+                    "cores": side_by_side.cores(),
+                    **{name: machine[name] for name in ("python", "pbrl", "torch", "numpy", "gymnasium", "mujoco")},
                     "command": config.command,
                 }
             )
@@ -228,14 +227,10 @@ def _progress(config: DemoConfig, console: Console) -> Iterator[Tick]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[score]}"), console=console) as bars:
         tasks = {name: bars.add_task(text, total=config.updates, score="", start=False) for name, text in said.items()}
-        order = list(tasks)
-        bars.start_task(tasks[order[0]])
 
         def move(agent: str, updates: int, score: float) -> None:
-            bars.update(tasks[agent], completed=updates, score=f"mean score {score:.1f}")
-            following = order[order.index(agent) + 1 :]
-            if updates == config.updates and following:
-                bars.start_task(tasks[following[0]])
+            bars.start_task(tasks[agent])
+            bars.update(tasks[agent], completed=updates, score=f"mean score {score:.1f}" if updates else "")
 
         yield move
 

@@ -9,7 +9,7 @@ import numpy as np
 from pbrl import figures
 from pbrl.statistics import GapAccuracy
 
-from .tables import GAPS, Row, groups, number, read_curves, read_labels, read_results, words
+from .tables import GAPS, Row, groups, number, read_curves, read_labels, read_results, whole, words
 
 
 def draw(folder: Path) -> None:
@@ -62,8 +62,8 @@ def _series(agent: str, labels: str) -> str:
 
 def _curve(points: list[Row]) -> tuple[list[int], list[list[float]]]:
     """Counts of updates [N] and scores [P, N]."""
-    updates = sorted({int(number(point, "updates")) for point in points})
-    score = {(point["seed"], int(number(point, "updates"))): number(point, "score") for point in points}
+    updates = sorted({whole(point, "updates") for point in points})
+    score = {(point["seed"], whole(point, "updates")): number(point, "score") for point in points}
     seeds = dict.fromkeys(point["seed"] for point in points)
     return updates, [[score.get((seed, update), np.nan) for update in updates] for seed in seeds]
 
@@ -76,6 +76,6 @@ def _gap(rows: list[Row]) -> GapAccuracy:
     return GapAccuracy(
         low=np.array([number(row, "gap_low") for row in first]),
         high=np.array([number(row, "gap_high") for row in first]),
-        count=np.array([int(number(row, "pairs")) for row in first]),
+        count=np.array([whole(row, "pairs") for row in first]),
         accuracy=np.array([[number(at[seed, gap], "accuracy") for gap in GAPS] for seed in seeds]),
     )

@@ -27,6 +27,8 @@ STACKS: dict[str, tuple[str, ...]] = {
     "iql": ("true_reward",),
 }
 """Agent -> the kinds of labels that its members learn from; one stack each."""
+LONGEST_FIRST = ("p_iql", "cpl", "sft", "iql", "bc")
+"""The stacks in the order in which they are begun, so that two cores end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ class DemoConfig:
     """Pairs per update (SFT, CPL, and each copy of P-IQL's reward model)."""
     data_seed: int = 0
     """Seed of what is the same for all members: held-out episodes and pairs."""
-    threads: int = 0
-    """Threads of the processor; 0 leaves the choice to torch."""
+    processes: int = 0
+    """Stacks that are trained at the same time, on a core each; 0: as many as there are cores. Scores are the same."""
 
     def __post_init__(self) -> None:
         least = {"seeds": 1, "updates": 4, "episodes": 1, "evaluations": 1, "pairs": 1, "held_out_pairs": len(GAPS)}
-        least |= {"segment_length": 1, "hidden": 1, "transitions": 1, "batch_pairs": 1, "data_seed": 0, "threads": 0}
+        least |= {"segment_length": 1, "hidden": 1, "transitions": 1, "batch_pairs": 1, "data_seed": 0, "processes": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"demo: {name} is {getattr(self, name)}, expected at least {low}")

@@ -117,13 +117,14 @@ class Trained:
 
 def train(
     name: str,
+    tick: Callable[[int, float], None],
     dataset: Dataset,
     answers: Mapping[str, Answers],
     config: DemoConfig,
-    tick: Callable[[int, float], None],
 ) -> Trained:
-    """Train and evaluate the stack of an agent; ``tick(updates, mean return)`` after each evaluation."""
+    """Train and evaluate the stack of an agent; ``tick(updates, mean return)`` at the start and at evaluations."""
     began = time.perf_counter()
+    tick(0, np.nan)
     kinds = STACKS[name]
     members = sweep(agent_config(name, config), range(config.seeds))
     seeds = members.seeds * len(kinds)

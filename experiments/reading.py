@@ -84,10 +84,10 @@ def _complaint(text: str) -> str:
     """The sentence in the box that tyro draws around a complaint."""
     lines: list[str] = []
     for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
-        inner = line.strip().strip("│").strip()
-        if lines and inner and not inner.strip("─"):
+        inner = line.strip().strip("│|").strip()  # ASCII where nobody can see more
+        if lines and inner and not inner.strip("─-"):
             break
-        if line.strip().startswith("│"):
+        if line.strip().startswith(("│", "|")):
             lines.append(inner)
     return (
         " ".join(lines).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")

@@ -34,6 +34,7 @@ from .tables import (
     read_results,
     read_rows,
     score_table,
+    whole,
     words,
 )
 
@@ -221,19 +222,21 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(f"{folder / CONFIG}: no agent is named, expected the JSON that pbrl train has written")
     members = read_rows(folder / MEMBERS, ("member", "seed"))
     path = folder / METRICS
-    rows = numeric(path, read_rows(path, ("member", "updates", "name", "value"), empty=True), ("updates", "value"))
+    rows = numeric(
+        path, read_rows(path, ("member", "updates", "name", "value"), empty=True), ("value",), counts=("updates",)
+    )
     series = {}
     place = {row["member"]: position for position, row in enumerate(members)}
     for name in METRIC_NAMES:
         mine = [row for row in rows if row["name"] == name]
         if not mine:
             continue
-        updates = sorted({int(number(row, "updates")) for row in mine})
+        updates = sorted({whole(row, "updates") for row in mine})
         values = np.full((len(members), len(updates)), np.nan)
         for row in mine:
             if row["member"] not in place:
                 raise InputError(f"{path}: member {row['member']!r} is not in {MEMBERS}, expected one that is")
-            values[place[row["member"]], updates.index(int(number(row, "updates")))] = number(row, "value")
+            values[place[row["member"]], updates.index(whole(row, "updates"))] = number(row, "value")
         series[name] = (updates, values)
     return RunRecord(folder, config, tuple(members), series)
 

@@ -69,21 +69,29 @@ def read_results(path: Path) -> list[Row]:
 
 def read_labels(path: Path) -> list[Row]:
     """A demo's ``labels.csv``: held-out accuracy, a row per agent, labels, seed, judge and gap."""
-    numbers = ("gap_low", "gap_high", "pairs", "accuracy")
-    return numeric(path, read_rows(path, ("agent", "labels", "seed", "judge", "gap", *numbers)), numbers)
+    numbers = ("gap_low", "gap_high", "accuracy")
+    rows = read_rows(path, ("agent", "labels", "seed", "judge", "gap", "pairs", *numbers))
+    return numeric(path, rows, numbers, counts=("pairs",))
 
 
 def read_curves(path: Path) -> list[Row]:
     """A demo's ``curves.csv``: scores in training, a row per agent, labels, seed and evaluation."""
-    return numeric(path, read_rows(path, ("agent", "labels", "seed", "updates", "score")), ("updates", "score"))
+    rows = read_rows(path, ("agent", "labels", "seed", "updates", "score"))
+    return numeric(path, rows, ("score",), counts=("updates",))
 
 
-def numeric(path: Path, rows: list[Row], columns: Sequence[str]) -> list[Row]:
-    """The rows, once the columns are known to hold numbers (or nothing)."""
+def numeric(path: Path, rows: list[Row], columns: Sequence[str], *, counts: Sequence[str] = ()) -> list[Row]:
+    """The rows, once ``columns`` are known to hold numbers or nothing, and ``counts`` whole numbers.
+
+    Raises:
+        InputError: they hold something else.
+    """
     with about(path):
         for row in rows:
             for column in columns:
                 number(row, column)
+            for column in counts:
+                whole(row, column)
     return rows
 
 
@@ -109,6 +117,18 @@ def number(row: Row, column: str) -> float:
         return float(row[column] or "nan")
     except ValueError:
         raise InputError(f"column {column!r} has {row[column]!r}, expected a number") from None
+
+
+def whole(row: Row, column: str) -> int:
+    """A cell as a whole number.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return int(row[column])
+    except ValueError:
+        raise InputError(f"column {column!r} has {row[column]!r}, expected a whole number") from None
 
 
 def groups(rows: Sequence[Row]) -> dict[Group, list[Row]]:
@@ -263,7 +283,7 @@ def generated() -> dict[str, str]:
     rows, judged = read_results(RESULTS / "demo.csv"), read_labels(RESULTS / "demo_labels.csv")
     first = rows[0]
     source = (
-        f"Made by `{first['command']}` on {first['threads']} threads ({float(first['total_seconds']):.0f} seconds, "
+        f"Made by `{first['command']}` on {first['cores']} cores ({float(first['total_seconds']):.0f} seconds, "
         f"torch {first['torch']}, MuJoCo {first['mujoco']}); rows in experiments/results/demo.csv."
     )
     return {

@@ -1,0 +1,26 @@
+"""The README's example, run as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(code, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script)]
+    threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | threads, check=False)
+    assert done.returncode == 0, done.stderr
+    data = re.search(r"mean return in the data (-[\d.]+)", done.stdout)
+    learned = re.search(r"Interval\(point=(-[\d.]+)", done.stdout)
+    assert data is not None
+    assert learned is not None
+    assert float(learned[1]) > 0.7 * float(data[1]), "the agent has learned nothing"  # returns are negative
