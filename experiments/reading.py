@@ -81,15 +81,11 @@ def read(kind: type[T], arguments: Sequence[str], program: str, description: str
 
 
 def _complaint(text: str) -> str:
-    """The sentence in the box that tyro draws around a complaint."""
-    lines: list[str] = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
-        inner = line.strip().strip("│|").strip()  # ASCII where nobody can see more
-        if lines and inner and not inner.strip("─-"):
+    """The sentence under the first heading that tyro has printed, in a box where the terminal can draw one."""
+    said: list[str] = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[1:]:
+        words = line.strip(" │|")
+        if said and not words.strip("─-"):
             break
-        if line.strip().startswith(("│", "|")):
-            lines.append(inner)
-    return (
-        " ".join(lines).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
-        or "the words could not be read"
-    )
+        said += [words] if words.strip("─-") else []
+    return " ".join(said).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
