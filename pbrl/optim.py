@@ -42,6 +42,8 @@ class Adam(nn.Module):
         self.register_buffer("clip", clip if clip is not None and bool(torch.isfinite(clip).any()) else None)
         self.first = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
         self.second = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
+        # Plain lists of the same tensors: going through the modules at every step takes longer than the step.
+        self._moments = (list(self.first), list(self.second))
         # Learning rates as numbers, read once: equal ones make a single fused call. They are settings, never trained.
         self.rates: list[float] = lr.tolist()
 
@@ -67,7 +69,7 @@ class Adam(nn.Module):
             grads = _clipped(grads, self.clip)
         step = torch.tensor(float(self.steps), device=grads[0].device)
         flat = [g.contiguous() for g in grads]  # the fused kernel ignores strides
-        tensors: list[Sequence[Tensor]] = [self.parameters_list, flat, list(self.first), list(self.second)]
+        tensors: list[Sequence[Tensor]] = [self.parameters_list, flat, *self._moments]
         if len(set(self.rates)) == 1:
             self._fused(tensors, step, self.rates[0] * scale)
         else:

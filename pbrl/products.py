@@ -89,7 +89,7 @@ def _product(a: Tensor, b: Tensor, chosen: Kernel) -> Tensor:
     """[n, i, j] @ [n, j, k] -> [n, i, k] in float32."""
     if chosen == "bf16":
         return torch.bmm(a.bfloat16(), b.bfloat16()).float()
-    return torch.ops.pbrl.onednn_product(a, b)  # type: ignore[no-any-return]
+    return torch.ops.pbrl.onednn_product.default(a, b)  # type: ignore[no-any-return]
 
 
 # An operator of our own, so that the compiler takes it as it is.
@@ -99,7 +99,7 @@ _library.define("onednn_product(Tensor a, Tensor b) -> Tensor")
 
 def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
     # The one float32 product of oneDNN's that torch exposes: linear(x, weight [out, in], bias, activation).
-    one = torch.ops.mkldnn._linear_pointwise
+    one = torch.ops.mkldnn._linear_pointwise.default
     parts = [one(left, right.t(), None, "none", [], "") for left, right in zip(a, b)]
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import torch
@@ -55,9 +56,20 @@ def purpose(word: str) -> int:
 def fold(key: Tensor, *data: str | int | Tensor) -> Tensor:
     """A new key from a key and purposes, steps or [P] tensors of either, in order; the shape of ``key``."""
     for item in data:
-        number = purpose(item) if isinstance(item, str) else item
-        key = _mix((key ^ _FOLD) + _mix((torch.as_tensor(number, dtype=torch.int64, device=key.device) + 1) * _GOLDEN))
+        if isinstance(item, Tensor):
+            key = _mix((key ^ _FOLD) + _mix((item + 1) * _GOLDEN))
+        else:
+            key = _mix((key ^ _FOLD) + _mixed(purpose(item) if isinstance(item, str) else item))
     return key
+
+
+@lru_cache(maxsize=4096)
+def _mixed(number: int) -> int:
+    """``_mix((number + 1) * G)`` of a Python integer."""
+    x = ((number + 1) * _GOLDEN) % (1 << 64)
+    x = ((x ^ (x >> 30)) * _M1) % (1 << 64)
+    x = ((x ^ (x >> 27)) * _M2) % (1 << 64)
+    return _signed(x ^ (x >> 31))
 
 
 def bits(key: Tensor, *shape: int) -> Tensor:

@@ -156,14 +156,14 @@ class CountsTiesAsFirst(CPL):
 class IgnoresEnds(IQL):
     """Bootstraps past true ends."""
 
-    def _losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         return super()._losses(dataclasses.replace(batch, term=torch.zeros_like(batch.term)), key)
 
 
 class DividesByZero(IQL):
     """Standardises rewards within the batch, also where they do not vary."""
 
-    def _losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         rew = (batch.rew - batch.rew.mean(1, keepdim=True)) / batch.rew.std(1, keepdim=True)
         return super()._losses(dataclasses.replace(batch, rew=rew), key)
 
@@ -174,7 +174,7 @@ class Explodes(IQL):
     def prepare(self, source: Source) -> Source:
         return source
 
-    def _losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         return super()._losses(dataclasses.replace(batch, rew=batch.rew.abs().exp()), key)
 
 

@@ -113,6 +113,7 @@ class IQL(nn.Module):
             dropout=members.column("dropout"),
             dtype=members.dtype,
         )
+        self.drops = bool((members.column("dropout") > 0).any())
         lr = members.column("lr")
         self.critic_adam = Adam([*self.q.parameters(), *self.v.parameters()], lr)
         self.actor_adam = Adam(self.policy.parameters(), lr)
@@ -150,7 +151,7 @@ class IQL(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One step of all networks."""
-        key = rng.fold(self.keys, "dropout", self.updates)
+        key = rng.fold(self.keys, "dropout", self.updates) if self.drops else None
         loss_v, loss_q, loss_pi, metrics = self._objective(batch["transitions"], key)
         decay = self.config.actor_decay
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(self.updates / decay, 1.0))) if decay else 1.0
@@ -159,7 +160,7 @@ class IQL(nn.Module):
         self.count.value += 1
         return metrics
 
-    def _losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Equations 5, 6 and 7, each [P], and metrics. No gradient of one reaches the networks of another."""
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         pair = torch.cat([obs, batch.act], dim=-1)

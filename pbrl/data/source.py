@@ -50,6 +50,18 @@ class Batch(TypedDict, total=False):
     pairs: LabelledPairs
 
 
+_TOGETHER = 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Indices [updates, P, B] of the updates from ``first`` on, for these keys."""
+
+    keys: Tensor
+    first: int
+    index: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """Data on the learner's device, packed so that a batch is one gather.
@@ -75,6 +87,7 @@ class Source:
     segments: Tensor | None = None
     pairs: Tensor | None = None
     label: Tensor | None = None
+    _blocks: dict[str, _Block] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     @classmethod
     def of(
@@ -144,30 +157,39 @@ class Source:
         """The batch of update number ``update`` for members with these keys [P]."""
         batch: Batch = {}
         for kind, count in wants.items():
-            key = rng.fold(keys, kind, update)
             if kind == "transitions":
-                batch["transitions"] = self._transitions(key, count)
+                batch["transitions"] = self._transitions(keys, update, count)
             else:
-                batch["pairs"] = self._pairs(key, count)
+                batch["pairs"] = self._pairs(keys, update, count)
         return batch
 
-    def _transitions(self, key: Tensor, count: int) -> Transitions:
+    def _index(self, kind: Kind, keys: Tensor, update: int, count: int, high: int | Tensor) -> Tensor:
+        """[P, count] what to draw. Drawn for several updates at once: one by one, draws take as long as a small net."""
+        block = self._blocks.get(kind)
+        first = update - update % _TOGETHER
+        if block is None or block.keys is not keys or block.first != first or block.index.shape[-1] != count:
+            updates = torch.arange(first, first + _TOGETHER, device=keys.device)
+            key = rng.fold(rng.fold(keys, kind).expand(_TOGETHER, -1), updates[:, None])  # [updates, P]
+            block = self._blocks[kind] = _Block(keys, first, rng.indices(key, count, high))
+        return block.index[update - first]
+
+    def _transitions(self, keys: Tensor, update: int, count: int) -> Transitions:
         if self.steps is None or self.rew is None:
             raise InputError("this learner draws transitions, expected a data set and not preferences alone")
         if self.rows is None or self.counts is None:
-            index = rng.indices(key, count, len(self.steps))
+            index = self._index("transitions", keys, update, count, len(self.steps))
         else:
-            index = self.rows.gather(1, rng.indices(key, count, self.counts))
+            index = self.rows.gather(1, self._index("transitions", keys, update, count, self.counts))
         flat = index.flatten()
         row = self.steps.index_select(0, flat).reshape(*index.shape, -1)
         obs, act, next_obs, term = row.split(self._columns(row.shape[-1]), dim=-1)
         rew = self.rew.index_select(0, flat).reshape(index.shape) if self.rew.dim() == 1 else self.rew.gather(1, index)
         return Transitions(obs, act, rew, next_obs, term.squeeze(-1))
 
-    def _pairs(self, key: Tensor, count: int) -> LabelledPairs:
+    def _pairs(self, keys: Tensor, update: int, count: int) -> LabelledPairs:
         if self.segments is None or self.pairs is None or self.label is None:
             raise InputError("this learner draws labelled pairs, expected preferences and not a data set alone")
-        index = rng.indices(key, count, len(self.pairs))  # [P, B]
+        index = self._index("pairs", keys, update, count, len(self.pairs))  # [P, B]
         chosen = self.pairs[index]  # [P, B, 2]
         step = self.segments.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.segments.shape[1:])
         label = self.label[index] if self.label.dim() == 1 else self.label.gather(1, index)
