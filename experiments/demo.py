@@ -191,9 +191,9 @@ def settings(config: DemoConfig) -> str:
     half = config.updates // 2
     return (
         f"Every agent makes {config.updates} updates at learning rate {config.lr:g} with two hidden layers of "
-        f"{config.hidden}; SFT, CPL and P-IQL spend {half} of them on their first stage (cloning, or the reward "
-        f"model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. Scores are means over "
-        f"{config.episodes} greedy episodes, the same ones for all. Everything else is the default of agents/."
+        f"{config.hidden}, without dropout; SFT, CPL and P-IQL spend {half} of them on their first stage (cloning, or "
+        f"the reward model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. Scores are "
+        f"means over {config.episodes} greedy episodes, the same ones for all. All else is the default of agents/."
     )
 
 

@@ -39,6 +39,10 @@ from .tables import (
 )
 
 RESULTS = "results.csv"
+STAGES = (
+    "SFT and CPL clone all segments in the first half of their updates; P-IQL learns its reward there, and its policy "
+    "only begins in the second half."
+)
 METRIC_NAMES = {
     "score": "normalised score: 0 = random policy, 100 = expert",
     "return": "return per episode",
@@ -138,7 +142,7 @@ def _demo_sections(folder: Path) -> list[Section]:
                 accuracy_table(judged),
             ),
         ),
-        Section("Learning curves", (Figure(curves, "Scores at every evaluation on the way."),)),
+        Section("Learning curves", (Figure(curves, f"Scores at every evaluation on the way. {STAGES}"),)),
         Section("Settings", (_settings(folder / CONFIG), Text(f"To repeat it: {rows[0].get('command', 'pbrl demo')}"))),
         Section("Members", (_members_of_demo(rows),)),
         Section("Environment", (_settings(folder / ENVIRONMENT),)),

@@ -1,7 +1,8 @@
 """From rows of results, one per member, to tables of scores with intervals; and the README's tables from files.
 
 ``python -m experiments.tables`` writes the README anew between its markers: the demo's table from
-``experiments/results/demo.csv`` and ``demo_labels.csv``, and the list of agents from ``agents/``.
+``experiments/results/demo.csv`` and ``demo_labels.csv``, and the list of agents from ``agents/``. With the folder of a
+demo (``python -m experiments.tables runs/demo``) it takes that demo's results over first.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -231,9 +234,13 @@ def findings(rows: Sequence[Row]) -> list[str]:
             sentences.append("Against behaviour cloning of all data: " + "; ".join(parts) + ".")
     if still := [number(row, "score_still") for row in rows if row.get("score_still")]:
         under = [_named(group) for group, one in found.items() if one.low <= still[0]]
-        verdict = f"not told to do better: {_listed(under)}" if under else "every agent's interval lies above that"
-        verdict = "no agent's interval lies above that" if len(under) == len(found) else verdict
-        sentences.append(f"Doing nothing at all (action 0) scores {still[0]:.1f}: {verdict}.")
+        if len(under) == len(found):
+            verdict = "no agent's interval lies above that"
+        elif under:
+            verdict = f"all intervals but {'that' if len(under) == 1 else 'those'} of {_listed(under)} lie above that"
+        else:
+            verdict = "every agent's interval lies above that"
+        sentences.append(f"Doing nothing at all (action 0) scores {still[0]:.1f}; {verdict}.")
     return sentences
 
 
@@ -307,8 +314,23 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
+def take_over(folder: Path) -> None:
+    """Copy a demo's tables and its figure to ``experiments/results``.
+
+    Raises:
+        InputError: not the folder of a demo.
+    """
+    read_results(folder / "results.csv")
+    read_labels(folder / "labels.csv")
+    for name, kept in (("results.csv", "demo.csv"), ("labels.csv", "demo_labels.csv"), ("scores.png", "demo.png")):
+        with replacing(RESULTS / kept) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+
 def main() -> None:
     """Write the README's generated parts."""
+    if len(sys.argv) > 1:
+        take_over(Path(sys.argv[1]))
     path = ROOT / "README.md"
     with replacing(path) as temporary:
         temporary.write_text(fill(path.read_text(encoding="utf-8"), generated()), encoding="utf-8")
