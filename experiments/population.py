@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import agents
-from pbrl import compiler, nets
+from pbrl import compiler, products
 from pbrl.agent import Learner, Staged
 from pbrl.errors import InputError
 from pbrl.members import Members, sweep
@@ -90,11 +90,7 @@ def machine(options: MachineOptions, updates: int) -> Machine:
         raise InputError(f"device is {device!r} but torch finds {torch.cuda.device_count()} GPUs here, expected cpu")
     if options.compile == "on" and not compiler.available():
         raise InputError("compile is 'on' but this machine has no C++ compiler, expected auto or off")
-    set_precision = getattr(nets, "set_precision", None)
-    if set_precision is None and options.precision == "bf16":
-        raise InputError("precision is 'bf16', which this version does not have, expected float32 or float64")
-    if set_precision is not None:
-        set_precision("bf16" if options.precision == "bf16" else "float32")
+    products.set_precision("bf16" if options.precision == "bf16" else "float32")
     if options.threads:
         torch.set_num_threads(options.threads)
     wanted = options.compile == "on" or (options.compile == "auto" and updates >= COMPILE_FROM)

@@ -19,10 +19,10 @@ from pbrl import checkpoint
 from pbrl.data import hdf5
 from tests.data_cases import dataset
 
-UPDATES = 600
+UPDATES = 300
 OPTIONS = f"""--labels partial_return --pairs 40 --segment-length 3 --held-out 0.2 --episodes 0 --seed 0 1
 --alpha 0.1 0.3
---updates {UPDATES} --bc-updates 200 --warmup 50 --hidden 64 64 --batch-size 32 --eval-every 50 --checkpoint-every 5
+--updates {UPDATES} --bc-updates 100 --warmup 50 --hidden 64 64 --batch-size 32 --eval-every 50 --checkpoint-every 5
 --threads 1""".split()
 
 
