@@ -108,6 +108,12 @@ def test_draws_of_one_kind_do_not_depend_on_the_other() -> None:
     assert torch.equal(alone.label, BOTH.draw(WANTS, KEYS, 8)["pairs"].label)
 
 
+def test_draws_of_two_kinds_are_independent() -> None:
+    batch = BOTH.draw({"transitions": 3000, "pairs": 3000}, KEYS, 8)
+    for row, label in zip(batch["transitions"].rew, batch["pairs"].label):
+        assert abs(float(torch.corrcoef(torch.stack([row, label]))[0, 1])) < 5 / 3000**0.5
+
+
 @pytest.mark.parametrize("other", [(KEYS, 9), (KEYS + 1, 8), (KEYS.flip(0), 8)])
 def test_another_key_or_update_draws_others(other: tuple[Tensor, int]) -> None:
     for ours, theirs in zip(flat(BOTH.draw(WANTS, KEYS, 8)), flat(BOTH.draw(WANTS, *other)), strict=True):
