@@ -118,8 +118,8 @@ def _identity(
         "seeds": request.options.run.seed,
         "updates": request.options.run.updates,
         "labels": labels,
-        "answers": [_describe(each) for each in told],
         "dataset": None if dataset is None else {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "answers": [_describe(each) for each in told],
         "spec": {name: value for name, value in spec.items() if name in kept},
         "simulator": None if where is None else dataclasses.asdict(where),
         "members": len(population.members),
@@ -176,7 +176,7 @@ def again(run: Run) -> Plan:
     request = request_of(run)
     planned = plan(request)
     before, now = run.config["identity"], planned.identity
-    for name in before.keys() | now.keys():
+    for name in (*before, *now):
         if before.get(name) != now.get(name):
             raise InputError(
                 f"{run.folder}: {name} was {_short(before.get(name))} when the run began and is "
