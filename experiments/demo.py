@@ -5,8 +5,9 @@ CPL and P-IQL learn from the answers, IQL from the true reward as a reference; a
 agent are one stack. Every policy then plays the same episodes in the simulator.
 
 What is compared is fair in this sense: all agents make equally many updates with networks of equal size and the same
-learning rate; agents of two stages (SFT, CPL, P-IQL) give half of the updates to each. All else is the paper's default.
-Settings were chosen for a run of some two minutes, not for the sake of an agent. Whatever comes out is what is written.
+learning rate, on normalised observations; agents of two stages (SFT, CPL, P-IQL) give half of the updates to each. All
+else is the paper's default. Settings were chosen for a run of some two minutes, not for the sake of an agent. Whatever
+comes out is what is written.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ def settings(config: DemoConfig) -> str:
     half = config.updates // 2
     return (
         f"Every agent makes {config.updates} updates at learning rate {config.lr:g} with two hidden layers of "
-        f"{config.hidden}, without dropout; SFT, CPL and P-IQL spend {half} of them on their first stage (cloning, or "
-        f"the reward model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. Scores are "
+        f"{config.hidden} and normalised observations; SFT, CPL and P-IQL spend {half} of them on their first stage "
+        f"(cloning, or the reward model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. Scores are "
         f"means over {config.episodes} greedy episodes, the same ones for all. All else is the default of agents/."
     )
 

@@ -93,12 +93,12 @@ class DemoConfig:
 
 
 def agent_config(name: str, config: DemoConfig) -> Any:
-    """An agent's settings in the demo: the defaults of its file, but for equal networks and what makes it short.
+    """An agent's settings in the demo: the defaults of its file, but for normalised observations and what is short.
 
-    The dropout of SFT's and CPL's papers is left out: it is made for networks of 512 units, BC and IQL have none.
+    So SFT and CPL keep the dropout of their paper, and BC and IQL have none, as theirs.
     """
     half, hidden = config.updates // 2, (config.hidden, config.hidden)
-    network: dict[str, Any] = {"lr": config.lr, "hidden": hidden, "normalize_obs": True, "dropout": 0.0}
+    network: dict[str, Any] = {"lr": config.lr, "hidden": hidden, "normalize_obs": True}
     if name == "bc":
         return BCConfig(**network, batch_size=config.transitions)
     if name == "sft":

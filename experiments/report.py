@@ -254,7 +254,9 @@ def _run_sections(run: RunRecord, drawings: Path, place: int) -> list[Section]:
         blocks: list[Block] = [_scores([run])]
         if len(run.series[run.metric][0]) > 1:
             _draw([run], drawn)
-            blocks.append(Figure(drawn, f"{METRIC_NAMES[run.metric]}: IQM and middle half of the members."))
+            blocks.append(
+                Figure(drawn, f"{run.metric.replace('_', ' ')}: interquartile mean and middle half of the seeds.")
+            )
         sections.append(Section("Scores", tuple(blocks)))
     return [
         *sections,
@@ -272,7 +274,7 @@ def _comparison(runs: Sequence[RunRecord], drawings: Path) -> Section:
     metrics = {run.metric for run in judged}
     if len(metrics) == 1 and any(len(run.series[str(run.metric)][0]) > 1 for run in judged):
         _draw(judged, drawings / "all.png")
-        blocks.append(Figure(drawings / "all.png", "All runs: IQM and middle half of the members."))
+        blocks.append(Figure(drawings / "all.png", "All runs: interquartile mean and middle half of the seeds."))
     return Section("All runs", tuple(blocks))
 
 
@@ -290,13 +292,13 @@ def _scores(runs: Sequence[RunRecord]) -> Table:
             lines.append((run.name, group, str(updates[-1]), str(len(members)), *cells))
     several = len(runs) > 1
     header = ("run", "members", "updates", "seeds", "last", "best", "held-out labels")
-    about = METRIC_NAMES[str(runs[0].metric)] + (" (in %)" if runs[0].metric == "held_out_accuracy" else "")
+    judge = METRIC_NAMES[str(runs[0].metric)] + (" (in %)" if runs[0].metric == "held_out_accuracy" else "")
     return Table(
         header=header if several else header[1:],
         rows=tuple(line if several else line[1:] for line in lines),
         words=2 if several else 1,
-        caption=f"{about}. Interquartile mean over seeds [95 % bootstrap interval]. Last: at the last evaluation, the "
-        "number to go by. Best: each member at its best evaluation, which flatters.",
+        caption=f"{judge[0].upper()}{judge[1:]}. Interquartile mean over seeds [95 % bootstrap interval]. "
+        "Last: at the last evaluation, the number to go by. Best: each member at its best evaluation, which flatters.",
     )
 
 
