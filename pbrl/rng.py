@@ -55,21 +55,24 @@ def purpose(word: str) -> int:
 
 def fold(key: Tensor, *data: str | int | Tensor) -> Tensor:
     """A new key from a key and purposes, steps or [P] tensors of either, in order; the shape of ``key``."""
+    mixed = _mixed if torch.compiler.is_compiling() else _mixed_cached  # torch's compiler warns of caches
     for item in data:
         if isinstance(item, Tensor):
             key = _mix((key ^ _FOLD) + _mix((item + 1) * _GOLDEN))
         else:
-            key = _mix((key ^ _FOLD) + _mixed(purpose(item) if isinstance(item, str) else item))
+            key = _mix((key ^ _FOLD) + mixed(purpose(item) if isinstance(item, str) else item))
     return key
 
 
-@lru_cache(maxsize=4096)
 def _mixed(number: int) -> int:
     """``_mix((number + 1) * G)`` of a Python integer."""
     x = ((number + 1) * _GOLDEN) % (1 << 64)
     x = ((x ^ (x >> 30)) * _M1) % (1 << 64)
     x = ((x ^ (x >> 27)) * _M2) % (1 << 64)
     return _signed(x ^ (x >> 31))
+
+
+_mixed_cached = lru_cache(maxsize=4096)(_mixed)
 
 
 def bits(key: Tensor, *shape: int) -> Tensor:
