@@ -23,7 +23,7 @@ def make(env: str, copies: int) -> point_mass.PointMass | mujoco.GymnasiumCopies
     dimension = point_mass.dimension_of(env)
     if dimension is not None:
         return point_mass.PointMass(copies, point_mass.Problem(dimension=dimension), name=env)
-    known = [*names(), *mujoco.registered_names()]
+    known = sorted({*names(), *mujoco.registered_names()})
     if env not in known:
         near = difflib.get_close_matches(env, known, n=3, cutoff=0.5)
         expected = f"did you mean {' or '.join(near)}?" if near else "expected an id such as Reacher-v5 or PointMass-v0"
