@@ -193,8 +193,8 @@ def settings(config: DemoConfig) -> str:
     return (
         f"Every agent makes {config.updates} updates at learning rate {config.lr:g} with two hidden layers of "
         f"{config.hidden} and normalised observations; SFT, CPL and P-IQL spend {half} of them on their first stage "
-        f"(cloning, or the reward model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. Scores are "
-        f"means over {config.episodes} greedy episodes, the same ones for all. All else is the default of agents/."
+        f"(cloning, or the reward model). A batch is {config.batch_pairs} pairs or {config.transitions} transitions. "
+        f"Scores are means over {config.episodes} greedy episodes, the same for all. The rest is as agents/ has it."
     )
 
 

@@ -163,7 +163,7 @@ def test_the_command_line_prints_where(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert cli.main(["report", str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
-    assert "normalised score" in (run / "report.html").read_text()
+    assert "Normalised score" in (run / "report.html").read_text()
 
 
 def damage(name: str, content: bytes | None) -> Callable[[Path], None]:
