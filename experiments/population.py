@@ -13,12 +13,11 @@ import agents
 from pbrl import compiler, products
 from pbrl.agent import Learner, Staged
 from pbrl.errors import InputError
-from pbrl.members import Members, sweep
+from pbrl.members import Members, schedule_fields, sweep
 from pbrl.spec import Spec
 
 from .arguments import Request, option
 from .options import MachineOptions
-from .reading import docs
 
 COMPILE_FROM = 20_000
 """Updates from which on compiling pays."""
@@ -100,13 +99,13 @@ def machine(options: MachineOptions, updates: int) -> Machine:
 def fitted(request: Request) -> tuple[Request, list[str]]:
     """The request with stages that fit into its updates, and sentences about what was shortened.
 
-    The papers' counts of updates (fields whose help begins with "Updates") are for runs of a million updates. Where the
-    first stages would take them all, every count that was not given on the command line is scaled down alike.
+    The papers' schedules are for runs of up to a million updates. Where the first stages would take all updates, every
+    count of a schedule that was not given on the command line is scaled down alike.
     """
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
     probe = algorithm.config(**{**shared, **{name: values[0] for name, values in request.swept.items() if values}})
-    counts = [name for name, text in docs(algorithm.config).items() if text.startswith("Updates ") and name in shared]
+    counts = schedule_fields(algorithm.config)
     stages = [name for name in counts if shared[name] in _boundaries(request.agent, probe)]
     last = max((shared[name] for name in stages), default=0)
     free = [name for name in counts if name not in request.given]

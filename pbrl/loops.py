@@ -15,13 +15,12 @@ def offline(learner: Learner, source: Source, updates: int, *, every: int) -> It
     """Train on fixed data until ``updates`` updates have been made in all.
 
     Yields after each multiple of ``every`` updates (and after the last) the metrics of the time since: {name: [P]},
-    each the mean over the updates that reported it. Between two yields nothing waits for the device. Started again with
-    a learner restored from a checkpoint that was written at a yield, it goes on with the same bits.
+    each the mean over the updates that reported a number. Between two yields nothing waits for the device. Started
+    again with a learner restored from a checkpoint that was written at a yield, it goes on with the same bits.
     """
     stage = -1
     data = source
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    seen: dict[str, list[Tensor]] = {}
     while learner.updates < updates:
         if isinstance(learner, Staged):
             now = sum(learner.updates >= boundary for boundary in learner.boundaries)
@@ -29,11 +28,11 @@ def offline(learner: Learner, source: Source, updates: int, *, every: int) -> It
                 stage, data = now, learner.prepare(source)
         batch = data.draw(learner.wants(), learner.keys, learner.updates)
         for name, value in learner.update(batch).items():
-            sums[name] = sums[name] + value if name in sums else value.clone()
-            counts[name] = counts.get(name, 0) + 1
+            seen.setdefault(name, []).append(value)
         if learner.updates % every == 0 or learner.updates == updates:
-            yield {name: total / counts[name] for name, total in sums.items()}
-            sums, counts = {}, {}
+            # NaN is left out: a batch of ties has no accuracy. A member that diverged has nothing but NaN.
+            yield {name: torch.stack(values).nanmean(0) for name, values in seen.items()}
+            seen = {}
 
 
 def diverged(learner: torch.nn.Module, members: int) -> list[int]:

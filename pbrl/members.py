@@ -22,9 +22,12 @@ from .errors import InputError
 C = TypeVar("C")
 
 
-def shared(default: Any) -> Any:
-    """A config field with one value for the whole stack."""
-    return dataclasses.field(default=default, metadata={"shared": True})
+def shared(default: Any, *, schedule: bool = False) -> Any:
+    """A config field with one value for the whole stack.
+
+    ``schedule`` marks a count of updates that belongs to the length of the run: a stage, a warm-up, a decay.
+    """
+    return dataclasses.field(default=default, metadata={"shared": True, "schedule": schedule})
 
 
 def is_shared(field: dataclasses.Field[Any]) -> bool:
@@ -32,9 +35,9 @@ def is_shared(field: dataclasses.Field[Any]) -> bool:
     return bool(field.metadata.get("shared", False))
 
 
-def swept_fields(config: Any) -> list[str]:
-    """Names of the fields that may differ between members."""
-    return [field.name for field in dataclasses.fields(config) if not is_shared(field)]
+def schedule_fields(config: Any) -> list[str]:
+    """Names of the fields that count updates of a schedule."""
+    return [field.name for field in dataclasses.fields(config) if field.metadata.get("schedule", False)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from pbrl import rng
 from pbrl.errors import InputError
-from pbrl.members import Members, check_range, is_shared, shared, sweep, swept_fields
+from pbrl.members import Members, check_range, is_shared, schedule_fields, shared, sweep
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,19 @@ class Config:
     flag: bool = False
     width: int = shared(8)
     sizes: tuple[int, ...] = shared((4, 4))
+    warmup: int = shared(100, schedule=True)
 
 
 def test_fields_are_swept_unless_shared() -> None:
-    assert swept_fields(Config()) == ["lr", "discount", "flag"]
-    assert [is_shared(field) for field in Config.__dataclass_fields__.values()] == [False, False, False, True, True]
+    assert schedule_fields(Config()) == ["warmup"]
+    assert [is_shared(field) for field in Config.__dataclass_fields__.values()] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_sweep_has_every_combination_with_seeds_varying_fastest() -> None:

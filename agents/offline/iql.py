@@ -59,7 +59,7 @@ class IQLConfig:
     """Rewards in training: scaled so that returns span the longest episode's length, or as they are."""
     head: Kind = shared("gaussian")
     """What the policy's output means: gaussian (the paper's), deterministic or tanh_gaussian."""
-    actor_decay: int = shared(1_000_000)
+    actor_decay: int = shared(1_000_000, schedule=True)
     """Updates over which the policy's learning rate falls to 0 along a cosine; 0 keeps it constant."""
     critics: int = shared(2)
     """Q-functions, of which the smallest counts."""

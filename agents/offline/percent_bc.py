@@ -63,6 +63,6 @@ class PercentBC(BC):
         of_row = torch.repeat_interleave(rank, data.lengths)  # [N] rank of the episode that a row belongs to
         rows: list[Tensor] = []
         for percent in self.percents:
-            kept = 1 + int((taken < percent / 100.0 * len(data)).sum())
+            kept = 1 + int((taken < percent * len(data) / 100.0).sum())
             rows.append((of_row < kept).nonzero().squeeze(1))
         return source.with_rows(rows)

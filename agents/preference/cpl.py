@@ -52,9 +52,9 @@ class CPLConfig:
     """Share of hidden units dropped in training."""
     normalize_obs: bool = False
     """Subtract the data's mean from observations and divide by their deviation."""
-    bc_updates: int = shared(200_000)
+    bc_updates: int = shared(200_000, schedule=True)
     """Updates of the first stage, behaviour cloning on all segments."""
-    warmup: int = shared(10_000)
+    warmup: int = shared(10_000, schedule=True)
     """Updates over which the learning rate rises linearly at the start of the second stage."""
     init: Init = shared("orthogonal")
     """Initial weights: orthogonal with zero biases, or torch's uniform ones."""

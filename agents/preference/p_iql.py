@@ -36,7 +36,7 @@ class PIQLConfig(IQLConfig):
 
     reward_lr: float = RewardModelConfig.lr
     """Learning rate of the reward model."""
-    reward_updates: int = shared(50_000)
+    reward_updates: int = shared(50_000, schedule=True)
     """Updates of the first stage."""
     reward_aggregate: Literal["sum", "mean"] = shared("sum")
     """What a segment's reward is: the sum or the mean over its steps."""

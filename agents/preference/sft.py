@@ -34,7 +34,7 @@ class SFTConfig:
     """Share of hidden units dropped in training."""
     normalize_obs: bool = False
     """Subtract the data's mean from observations and divide by their deviation."""
-    bc_updates: int = shared(200_000)
+    bc_updates: int = shared(200_000, schedule=True)
     """Updates of the first stage, on all segments; the second stage is the rest of the run."""
     head: Kind = shared("deterministic")
     """What the policy's output means: deterministic (squared error), gaussian or tanh_gaussian."""
