@@ -193,4 +193,4 @@ def _markdown_row(cells: Sequence[str], plain: bool = True) -> str:
 
 def _plain(text: str) -> str:
     """Text on one line that Markdown takes literally."""
-    return re.sub(r"([\\`*<>|\[\]&#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"[\\`*<>|&#]|\](?=[(\[:])", r"\\\g<0>", " ".join(text.split()))

@@ -228,10 +228,12 @@ def findings(rows: Sequence[Row]) -> list[str]:
         for group, one in found.items():
             if group != ("bc", "none"):
                 sides.setdefault(_order(one, baseline), []).append(_named(group))
-        texts = {"above": "above it, with intervals apart", "below": "below it", "overlap": "not told apart from it"}
+        texts = {"above": "above it", "below": "below it", "overlap": "not told apart from it"}
         parts = [f"{_listed(sides[side])} {text}" for side, text in texts.items() if side in sides]
         if parts:
-            sentences.append("Against behaviour cloning of all data: " + "; ".join(parts) + ".")
+            sentences.append(
+                "Against behaviour cloning of all data, by whose intervals lie apart: " + "; ".join(parts) + "."
+            )
     if still := [number(row, "score_still") for row in rows if row.get("score_still")]:
         under = [_named(group) for group, one in found.items() if one.low <= still[0]]
         if len(under) == len(found):

@@ -82,7 +82,7 @@ def test_report_of_a_run(tmp_path: Path) -> None:
     assert {"regret", "partial_return", "identity.updates", "local/x/y-v1", "2.13.0"} <= set(parsed.cells)
     assert "alpha=0.1" not in out.read_text(), "what all members share tells no group from another"
     page = (run / "report.md").read_text()
-    assert "12.0 \\[2.0, 22.0\\]" in page
+    assert "12.0 [2.0, 22.0]" in page
     link = re.search(r"!\[.*\]\((.*)\)", page)
     assert link is not None
     assert (run / link[1]).read_bytes().startswith(b"\x89PNG")
@@ -126,6 +126,7 @@ def test_self_contained_and_escaped(tmp_path: Path) -> None:
     assert EVIL in parsed.cells
     page = out.with_suffix(".md").read_text()
     assert "<script" not in page.replace("\\<script", "")
+    assert "[x](y)" not in page
     tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     assert tables
     for table in tables:
