@@ -83,7 +83,8 @@ def segment_scores(learner: Any, segments: Segments) -> Tensor:
     obs, act = (x.flatten(0, 1).expand(members, -1, -1) for x in (segments.obs, segments.act))
     with torch.no_grad():
         if isinstance(learner, PIQL):
-            return learner.reward(obs, act).unflatten(1, shape).sum(-1)
+            reward: Tensor = learner.reward(obs, act)
+            return reward.unflatten(1, shape).sum(-1)  # type: ignore[no-any-return]
         assert isinstance(learner, BC | SFT | CPL)
         log_prob = learner.policy(learner.normalizer(obs)).log_prob(act).unflatten(1, shape)  # [P, M, T]
         if isinstance(learner, CPL):
