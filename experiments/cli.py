@@ -17,15 +17,24 @@ from pathlib import Path
 from pbrl.errors import InputError
 
 COMMANDS = {
-    "demo": ("experiments.commands:demo", "compare preference learners on the MuJoCo data that ships, in minutes"),
-    "train": ("experiments.train_command:train", "train agents: seeds and settings as one stack (pbrl train --help)"),
-    "evaluate": ("experiments.evaluate:evaluate", "play episodes with the agents of a finished or running run"),
-    "data": ("experiments.data_commands:data", "make, list, describe and import data sets (pbrl data --help)"),
-    "report": (
-        "experiments.commands:report",
-        "make one HTML page (and the same as Markdown) of one or more runs",
+    "demo": (
+        "commands:demo",
+        "compare preference learners on the MuJoCo data that ships, in minutes",
     ),
-    "bench": ("experiments.commands:bench", "measure: pbrl bench speed"),
+    "train": (
+        "train_command:train",
+        "train agents: seeds and settings as one stack (pbrl train --help)",
+    ),
+    "evaluate": (
+        "evaluate:evaluate",
+        "play episodes with the agents of a finished or running run",
+    ),
+    "data": (
+        "data_commands:data",
+        "make, list, describe and import data sets (pbrl data --help)",
+    ),
+    "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
+    "bench": ("commands:bench", "measure: pbrl bench speed"),
 }
 HELP = """usage: pbrl COMMAND ...
 
@@ -95,5 +104,6 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"unknown command {name!r}{hint}, expected one of {', '.join(COMMANDS)}")
     module, _, function = COMMANDS[name][0].partition(":")
+    module = f"experiments.command_line.{module}"
     command: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
     return command

@@ -17,10 +17,10 @@ import pytest
 
 import agents
 from experiments import cli
-from experiments.arguments import parse
-from experiments.options import TrainOptions
-from experiments.population import fitted
-from experiments.reading import docs
+from experiments.command_line.arguments import parse
+from experiments.command_line.options import TrainOptions
+from experiments.command_line.population import fitted
+from experiments.command_line.reading import docs
 from pbrl.errors import InputError
 from pbrl.members import is_shared
 from pbrl.run import Run

@@ -18,9 +18,12 @@ import torch
 
 import agents
 import envs
-from experiments import demo, demo_training, side_by_side, tables
-from experiments.demo_settings import LABELS, LONGEST_FIRST, STACKS, DemoConfig, agent_config
-from experiments.demo_training import Answers, ask, segment_scores
+from experiments.demo import side_by_side
+from experiments.demo import study as demo
+from experiments.demo import training as demo_training
+from experiments.demo.settings import LABELS, LONGEST_FIRST, STACKS, DemoConfig, agent_config
+from experiments.demo.training import Answers, ask, segment_scores
+from experiments.reports import tables
 from pbrl import data
 from pbrl.data import Dataset, hdf5
 from pbrl.errors import InputError
@@ -272,7 +275,7 @@ def test_members_that_diverged_are_counted() -> None:
 
 
 def test_readme_agrees_with_its_sources() -> None:
-    """If this fails: python -m experiments.tables."""
+    """If this fails: python -m experiments.reports.tables."""
     text = (tables.ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.fill(text, tables.generated()) == text
     with pytest.raises(InputError, match="begin demo"):
@@ -317,4 +320,4 @@ def test_one_process_is_this_one(tmp_path: Path) -> None:
     done = side_by_side.run(piece, ["a"], (tmp_path,), lambda *news: None, processes=1)
     assert done["a"] == ("a", os.getpid())
     assert torch.get_num_threads() == before
-    assert demo_training.train.__module__ == "experiments.demo_training"  # as other processes find it
+    assert demo_training.train.__module__ == "experiments.demo.training"  # as other processes find it

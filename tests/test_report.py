@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli, report
-from experiments.page import Figure, Page, Section, Table, Text, html, markdown, markdown_table
+from experiments import cli
+from experiments.reports import report
+from experiments.reports.page import Figure, Page, Section, Table, Text, html, markdown, markdown_table
 from pbrl.errors import InputError
 
 VOID = {"meta", "img", "br"}

@@ -26,7 +26,7 @@ class ReportOptions:
 
 def demo(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    from .demo import run
+    from ..demo.study import run
 
     run(_options(run, arguments, "pbrl demo"))
     return 0
@@ -37,7 +37,7 @@ def report(arguments: Sequence[str]) -> int:
     options = read(ReportOptions, arguments, "pbrl report")
     if not options.runs:
         raise InputError("report has no runs, expected folders such as runs/train/20260101-120000-cpl-regret")
-    from .report import write
+    from ..reports.report import write
 
     write(options.runs, options.out)
     return 0
@@ -50,7 +50,7 @@ def bench(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] != "speed":
         raise InputError(f"unknown command 'bench {arguments[0]}', expected: speed")
-    from .bench_speed import speed
+    from ..bench_speed import speed
 
     speed(_options(speed, arguments[1:], "pbrl bench speed"))
     return 0

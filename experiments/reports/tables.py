@@ -1,8 +1,8 @@
 """From rows of results, one per member, to tables of scores with intervals; and the README's tables from files.
 
-``python -m experiments.tables`` writes the README anew between its markers: the demo's table from
+``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, and the list of agents from ``agents/``. With the folder of a
-demo (``python -m experiments.tables runs/demo``) it takes that demo's results over first.
+demo (``python -m experiments.reports.tables runs/demo``) it takes that demo's results over first.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pbrl.statistics import Interval, iqm, stratified_bootstrap
 
 from .page import Table, markdown_table
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
 BOOTSTRAP_SEED = 0
 GAPS = ("closest", "2nd fifth", "3rd fifth", "4th fifth", "clearest")
 

@@ -9,7 +9,7 @@ import numpy as np
 from pbrl import figures
 from pbrl.statistics import GapAccuracy
 
-from .tables import GAPS, Row, groups, number, read_curves, read_labels, read_results, whole, words
+from ..reports.tables import GAPS, Row, groups, number, read_curves, read_labels, read_results, whole, words
 
 
 def draw(folder: Path) -> None:

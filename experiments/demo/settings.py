@@ -16,7 +16,7 @@ from agents.preference.p_iql import PIQLConfig
 from agents.preference.sft import SFTConfig
 from pbrl.errors import InputError
 
-from .tables import GAPS
+from ..reports.tables import GAPS
 
 LABELS = ("partial_return", "regret")
 STACKS: dict[str, tuple[str, ...]] = {

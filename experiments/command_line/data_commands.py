@@ -16,7 +16,7 @@ from pbrl.data import Dataset, hdf5
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 
-from .data_make import make_data
+from ..datasets.make import make_data
 from .options import Count, Flag, Name
 from .reading import read
 

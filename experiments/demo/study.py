@@ -32,10 +32,21 @@ from pbrl.data import Dataset
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
-from . import demo_figures, report, side_by_side
-from .demo_settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
-from .demo_training import Answers, Trained, ask, train
-from .tables import GAPS, accuracy_table, console_table, findings, read_labels, read_results, score_table, write_rows
+from ..reports import report
+from ..reports.tables import (
+    GAPS,
+    accuracy_table,
+    console_table,
+    findings,
+    read_labels,
+    read_results,
+    score_table,
+    write_rows,
+)
+from . import drawing as demo_figures
+from . import side_by_side
+from .settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
+from .training import Answers, Trained, ask, train
 
 
 class Tick(Protocol):

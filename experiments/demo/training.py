@@ -29,7 +29,7 @@ from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.teachers import make_labeler
 from pbrl.members import sweep
 
-from .demo_settings import LABELS, STACKS, DemoConfig, agent_config
+from .settings import LABELS, STACKS, DemoConfig, agent_config
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""What ``pbrl train``, ``evaluate`` and ``data`` do with the words after them."""

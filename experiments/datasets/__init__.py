@@ -1,0 +1,1 @@
+"""The generator behind ``pbrl data make``: behaviour policies, tiers, oracle critics."""

@@ -1,0 +1,1 @@
+"""``pbrl demo``: preference learners compared on the MuJoCo data set that ships."""

@@ -1,0 +1,1 @@
+"""Pages and tables from what runs and studies leave behind."""
