@@ -68,6 +68,15 @@ class RewardLearner(Learner, Protocol):
 
 
 @runtime_checkable
+class Judge(Protocol):
+    """A learner that can say which of two segments it holds to be better."""
+
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """What each segment is worth, higher being better: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        ...
+
+
+@runtime_checkable
 class Staged(Protocol):
     """A learner that trains in stages, or does something to its data before it draws from them."""
 

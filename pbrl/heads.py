@@ -186,3 +186,10 @@ class StackedPolicy(nn.Module):
         with torch.no_grad():
             head: Head = self(obs)
             return head.mode() if key is None else head.sample(key)
+
+
+def segment_likelihood(policy: StackedPolicy, obs: Tensor, act: Tensor) -> Tensor:
+    """sum_t log pi(a_t|s_t) of segments: obs [P, M, T, O] (normalised), act [P, M, T, A] -> [P, M]."""
+    with torch.no_grad():
+        steps: Tensor = policy(obs.flatten(1, 2)).log_prob(act.flatten(1, 2))
+    return steps.reshape(*obs.shape[:3]).sum(-1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pbrl import rng
-from pbrl.agent import Agent, Learner, RewardLearner, Staged
+from pbrl.agent import Agent, Judge, Learner, RewardLearner, Staged
 from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.source import Source
 from pbrl.labelers.teachers import partial_return_labeler
@@ -118,6 +118,22 @@ def check_shapes(case: Case) -> None:
             assert act.shape == (3, 7, ACT), f"act gives {list(act.shape)}, expected [P, B, A]"
             assert act.abs().max() <= 1.0, "act leaves [-1, 1]"
             assert not act.requires_grad, "act holds on to its graph"
+
+
+def check_judgement(case: Case) -> None:
+    """Who learns from pairs can say which segment is better: [P, M], finite, each member for itself."""
+    dataset, preferences = tiny_data()
+    members = sweep(case.small(), [0, 1, 2])
+    fresh = case.make(dataset.spec, members)
+    if "pairs" in fresh.wants():
+        assert isinstance(fresh, Judge), "it learns from pairs and cannot judge segments"
+    learner, _ = case.train(members)
+    if isinstance(learner, Judge):
+        segments = preferences.pairs.segments
+        worth = learner.judge(*(x.expand(3, *x.shape) for x in (segments.obs, segments.act)))
+        assert worth.shape == (3, len(segments)), f"judge gives {list(worth.shape)}, expected [P, M]"
+        assert worth.isfinite().all(), "judge gives what is not finite"
+        assert not worth.requires_grad, "judge holds on to its graph"
 
 
 def check_alone(case: Case) -> None:
@@ -299,6 +315,7 @@ def check_endings(case: Case) -> None:
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
     check_shapes,
+    check_judgement,
     check_alone,
     check_repeatable,
     check_resumes,

@@ -116,6 +116,13 @@ class LeavesBounds(BC):
         return 3.0 + super().act(obs, key)
 
 
+class JudgesInGraph(CPL):
+    """Judges without leaving the graph."""
+
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        return self.advantage(obs, act, self.log_prob(obs, act))
+
+
 class SharesKnob(BC):
     """Uses the largest dropout of the population for everyone."""
 
@@ -195,6 +202,7 @@ PLANTED: Mapping[type, tuple[type, Callable[[Case], None]]] = {
     IgnoresSeed: (BCConfig, contract.check_repeatable),
     ReducesMetrics: (BCConfig, contract.check_shapes),
     LeavesBounds: (BCConfig, contract.check_shapes),
+    JudgesInGraph: (CPLConfig, contract.check_judgement),
     SharesKnob: (BCConfig, contract.check_knobs),
     BC: (IdleKnob, contract.check_knobs),
     ClipsGlobally: (BCConfig, contract.check_divergence),

@@ -22,7 +22,8 @@ from experiments.demo import side_by_side
 from experiments.demo import study as demo
 from experiments.demo import training as demo_training
 from experiments.demo.settings import LABELS, LONGEST_FIRST, STACKS, DemoConfig, agent_config
-from experiments.demo.training import Answers, ask, segment_scores
+from experiments.demo.training import Answers, ask
+from experiments.held_out import difference
 from experiments.reports import tables
 from pbrl import data
 from pbrl.data import Dataset, hdf5
@@ -161,17 +162,29 @@ def learner_of(name: str, dataset: Dataset) -> Any:
     return agents.find(name).make(dataset.spec, sweep(agent_config(name, TINY), [3, 4]))
 
 
-def test_segment_scores(answers: dict[str, Answers]) -> None:
+def test_judgements(answers: dict[str, Answers]) -> None:
     dataset, segments = data.load(SHIPPED), answers["regret"].held_out.segments
-    cpl, bc, p_iql = (learner_of(name, dataset) for name in ("cpl", "bc", "p_iql"))
-    place = 7
-    obs, act = (x[place].expand(2, -1, -1) for x in (segments.obs, segments.act))
+    cpl, bc, p_iql, iql = (learner_of(name, dataset) for name in ("cpl", "bc", "p_iql", "iql"))
+    obs, act = (x[7].expand(2, -1, -1) for x in (segments.obs, segments.act))
+
+    def judged(learner: Any) -> torch.Tensor:
+        worth: torch.Tensor = learner.judge(*(x.expand(2, *x.shape) for x in (segments.obs, segments.act)))
+        return worth[:, 7]
+
     weight = 0.1 * 0.99 ** torch.arange(segments.length)
-    advantage = -((cpl.act(obs) - act).square().sum(-1) * weight).sum(-1)
-    torch.testing.assert_close(segment_scores(cpl, segments)[:, place], advantage)
-    likelihood = -(bc.act(obs) - act).square().sum((1, 2))
-    torch.testing.assert_close(segment_scores(bc, segments)[:, place], likelihood)
-    torch.testing.assert_close(segment_scores(p_iql, segments)[:, place], p_iql.reward(obs, act).sum(-1))
+    torch.testing.assert_close(judged(cpl), -((cpl.act(obs) - act).square().sum(-1) * weight).sum(-1))
+    torch.testing.assert_close(judged(bc), -(bc.act(obs) - act).square().sum((1, 2)))
+    torch.testing.assert_close(judged(p_iql), p_iql.reward(obs, act).sum(-1))
+    pairs = answers["regret"].held_out
+    ours = difference(p_iql, pairs)
+    assert ours is not None
+    assert ours.shape == (2, len(pairs))
+    first, second = (
+        p_iql.reward(*(x[i].expand(2, -1, -1) for x in (segments.obs, segments.act))).sum(-1)
+        for i in (int(pairs.first[0]), int(pairs.second[0]))
+    )
+    np.testing.assert_allclose(ours[:, 0], (second - first).numpy(), atol=1e-5)
+    assert difference(iql, pairs) is None, "IQL does not judge segments"
 
 
 def test_equal_budgets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cache
 from typing import Any, NamedTuple
@@ -10,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.preference.cpl import CPL, CPLConfig, cloning, compare
+from agents.preference.cpl import CPL, CPLConfig, cloning
 from agents.preference.cpl_bc import CPLBC, CPLBCConfig
 from agents.preference.cpl_kl import CPLKL, CPLKLConfig
 from pbrl import losses, rng
 from pbrl.data.source import LabelledPairs
-from pbrl.members import sweep
+from pbrl.members import Members, sweep
 from pbrl.spec import Spec
 
 from .tabular import DOUBLE, bernoulli_labels, divergence, fit, random_mdp, segments
@@ -126,6 +127,17 @@ def pairs(members: int, *, label: float | None = None, count: int = 6, length: i
     return LabelledPairs(*(x.expand(members, *x.shape) for x in (obs, act, labels.to(DOUBLE))))
 
 
+def compare(
+    alpha: Tensor, gamma: Tensor, bias: Tensor, log_prob: Tensor, label: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CPL's loss of given log-probabilities [P, B, 2, T] and labels [P, B], for members with these settings [P]."""
+    settings = zip(alpha.tolist(), gamma.tolist(), bias.tolist())
+    configs = tuple(CPLConfig(**SMALL, bc_updates=0, alpha=a, gamma=g, bias=b) for a, g, b in settings)
+    learner = CPL(SPEC, Members(configs, tuple(range(len(configs))), dtype=DOUBLE))
+    some = pairs(len(configs), count=label.shape[1])
+    return learner.contrast(dataclasses.replace(some, label=label), log_prob)
+
+
 def test_advantages_are_discounted_by_hand() -> None:
     """gamma^t appears, first step undiscounted: alpha (l_0 + gamma l_1 + gamma^2 l_2)."""
     log_prob = torch.tensor([[[[-1.0, -2.0, -3.0], [-2.0, -0.5, -1.0]]]], dtype=DOUBLE)
@@ -174,7 +186,7 @@ def test_cpl_bc_adds_the_cloning_term() -> None:
     config = CPLBCConfig(**SMALL, bc_updates=0)
     learner = CPLBC(SPEC, sweep(config, [0], {"bc_weight": [0.0, 0.5]}, dtype=DOUBLE))
     batch = pairs(2)
-    log_prob = learner.log_prob(batch)
+    log_prob = learner.log_prob(batch.obs, batch.act)
     loss, metrics = learner.contrast(batch, log_prob)
     plain, _ = compare(learner.alpha, learner.gamma, numbers(1.0, 1.0), log_prob, batch.label)
     torch.testing.assert_close(loss, plain + numbers(0.0, 0.5) * cloning(log_prob), rtol=1e-13, atol=1e-13)
@@ -245,21 +257,21 @@ def test_cpl_kls_gradient_at_the_reference_is_the_formulas() -> None:
     learner, batch = switched(label=1.0)
     learner.begin()
     parameters = list(learner.policy.parameters())
-    loss, _ = learner.contrast(batch, learner.log_prob(batch))
+    loss, _ = learner.contrast(batch, learner.log_prob(batch.obs, batch.act))
     grads = torch.autograd.grad(loss.sum(), parameters)
     direction = [
         rng.normal(rng.fold(rng.keys([1, 2, 3]), i), *p.shape[1:], dtype=DOUBLE) for i, p in enumerate(parameters)
     ]
 
     def advantages() -> Tensor:
-        discounted = learner.log_prob(batch) * numbers(0.9) ** torch.arange(4)
+        discounted = learner.log_prob(batch.obs, batch.act) * numbers(0.9) ** torch.arange(4)
         return learner.alpha[:, None, None] * discounted.sum(-1)  # [P, B, 2]
 
     def moved(by: float) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             for p, d in zip(parameters, direction):
                 p.add_(by * d)
-            found = advantages(), learner.contrast(batch, learner.log_prob(batch))[0]
+            found = advantages(), learner.contrast(batch, learner.log_prob(batch.obs, batch.act))[0]
             for p, d in zip(parameters, direction):
                 p.sub_(by * d)
         return found

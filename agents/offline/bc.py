@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pbrl import rng
 from pbrl.agent import Count, Metrics
 from pbrl.data.source import Batch, Wants
-from pbrl.heads import Kind, StackedPolicy
+from pbrl.heads import Kind, StackedPolicy, segment_likelihood
 from pbrl.members import Members, check_range, shared
 from pbrl.nets import Normalizer
 from pbrl.optim import Adam, minimise
@@ -89,6 +89,10 @@ class BC(nn.Module):
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> [P, B, A]."""
         return self.policy.choose(self.normalizer(obs), key)
+
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Each segment's log-likelihood: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        return segment_likelihood(self.policy, self.normalizer(obs), act)
 
     def update(self, batch: Batch) -> Metrics:
         """One step up the log-likelihood."""

@@ -128,7 +128,7 @@ class CPL(nn.Module):
         """One step of cloning, then of equation 5."""
         pairs = batch["pairs"]
         since = self.updates - self.config.bc_updates
-        log_prob = self.log_prob(pairs, rng.fold(self.keys, "dropout", self.updates))
+        log_prob = self.log_prob(pairs.obs, pairs.act, rng.fold(self.keys, "dropout", self.updates))
         if since < 0:
             loss = cloning(log_prob)
             metrics = {"loss_bc": loss.detach()}
@@ -142,9 +142,19 @@ class CPL(nn.Module):
         self.count.value += 1
         return metrics
 
-    def log_prob(self, pairs: LabelledPairs, key: Tensor | None = None) -> Tensor:
-        """log pi(a_t|s_t) of every step, [P, B, 2, T]; ``key`` [P] switches dropout on."""
-        return step_log_prob(self.policy, self.normalizer(pairs.obs), pairs.act, key)
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Each segment's advantage of equation 3: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        with torch.no_grad():
+            return self.advantage(obs, act, self.log_prob(obs, act))
+
+    def log_prob(self, obs: Tensor, act: Tensor, key: Tensor | None = None) -> Tensor:
+        """log pi(a|s) of every step: obs [P, ..., O], act [P, ..., A] -> [P, ...]; ``key`` [P] switches dropout on."""
+        return step_log_prob(self.policy, self.normalizer(obs), act, key)
+
+    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:  # noqa: ARG002  variants read obs and act
+        """sum_t gamma^t alpha log pi(a_t|s_t), from log_prob [P, ..., T] of these steps: [P, ...]."""
+        discount = self.gamma[:, None] ** torch.arange(log_prob.shape[-1], device=log_prob.device)  # [P, T]
+        return torch.einsum("p...t,pt,p->p...", log_prob, discount, self.alpha)
 
     def begin(self) -> None:
         """What happens once, before the first contrastive update."""
@@ -155,12 +165,17 @@ class CPL(nn.Module):
         return min(1.0, (since + 1) / self.config.warmup) if self.config.warmup else 1.0
 
     def contrast(self, pairs: LabelledPairs, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equation 5 averaged over the batch, [P], and metrics."""
-        return compare(self.alpha, self.gamma, self.bias, log_prob, pairs.label)
+        """Equation 5 averaged over the batch, [P], from log_prob [P, B, 2, T], and metrics.
+
+        Accuracy is the share of decisive pairs ranked as labelled (ties are left out).
+        """
+        first, second = self.advantage(pairs.obs, pairs.act, log_prob).unbind(-1)  # [P, B] each
+        loss = losses.contrastive(first, second, pairs.label, self.bias[:, None]).mean(1)
+        return loss, {"loss": loss.detach(), "accuracy": losses.accuracy((second - first).detach(), pairs.label)}
 
 
 def step_log_prob(policy: StackedPolicy, obs: Tensor, act: Tensor, key: Tensor | None) -> Tensor:
-    """log pi(a|s) for obs [P, B, 2, T, O] and act [P, B, 2, T, A]: [P, B, 2, T]."""
+    """log pi(a|s) for obs [P, ..., O] and act [P, ..., A]: [P, ...]."""
     log_prob: Tensor = policy(obs.flatten(1, -2), key).log_prob(act.flatten(1, -2))
     return log_prob.unflatten(1, obs.shape[1:-1])  # type: ignore[no-any-return]
 
@@ -168,17 +183,3 @@ def step_log_prob(policy: StackedPolicy, obs: Tensor, act: Tensor, key: Tensor |
 def cloning(log_prob: Tensor) -> Tensor:
     """-E[log pi] over all steps of both segments, [P]."""
     return -log_prob.flatten(1).mean(1)
-
-
-def compare(
-    alpha: Tensor, gamma: Tensor, bias: Tensor, log_prob: Tensor, label: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """CPL's loss [P] from alpha, gamma, bias [P], log_prob [P, B, 2, T] and label [P, B], with metrics.
-
-    Accuracy is the share of decisive pairs ranked as labelled (ties are left out).
-    """
-    discount = gamma[:, None] ** torch.arange(log_prob.shape[-1], device=gamma.device)  # [P, T]
-    advantage = alpha[:, None, None] * torch.einsum("pbst,pt->pbs", log_prob, discount)
-    first, second = advantage.unbind(-1)  # [P, B] each
-    loss = losses.contrastive(first, second, label, bias[:, None]).mean(1)
-    return loss, {"loss": loss.detach(), "accuracy": losses.accuracy((second - first).detach(), label)}

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl.data.source import LabelledPairs
 from pbrl.errors import InputError
 from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, shared
@@ -24,7 +23,7 @@ from pbrl.nets import freeze
 from pbrl.optim import track
 from pbrl.spec import Spec
 
-from .cpl import CPL, CPLConfig, compare, step_log_prob
+from .cpl import CPL, CPLConfig, step_log_prob
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,10 @@ class CPLKL(CPL):
         """The warm-up to a tenth of the learning rate."""
         return self.config.lr_factor * super().scale(since)
 
-    def contrast(self, pairs: LabelledPairs, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """CPL's loss of the log-ratios, [P], and metrics."""
-        with torch.no_grad():
-            reference = step_log_prob(self.reference, self.normalizer(pairs.obs), pairs.act, None)
-        return compare(self.alpha, self.gamma, self.bias, log_prob - reference, pairs.label)
+    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:
+        """CPL's, of the log-ratio; of log pi itself while there is no reference policy yet."""
+        if self.updates >= self.config.bc_updates:
+            with torch.no_grad():
+                reference = step_log_prob(self.reference, self.normalizer(obs), act, None)
+            log_prob = log_prob - reference
+        return super().advantage(obs, act, log_prob)

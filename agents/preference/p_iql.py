@@ -118,6 +118,10 @@ class PIQL(nn.Module):
         """The learned reward, not scaled: obs [P, B, O], act [P, B, A] -> [P, B]."""
         return self.model.reward(obs, act)
 
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Each segment's learned reward: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        return self.model.judge(obs, act)
+
     def update(self, batch: Batch) -> Metrics:
         """One step of the reward model, then of IQL."""
         return self.model.update(batch) if self.updates < self.config.reward_updates else self.iql.update(batch)

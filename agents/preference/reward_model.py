@@ -92,6 +92,13 @@ class RewardModel(nn.Module):
             mean: Tensor = self.each(obs.flatten(1, -2), act.flatten(1, -2)).mean(1)
         return mean.reshape(-1, *lead)
 
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Each segment's reward, aggregated as in training: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        return self._total(self.reward(obs, act))
+
+    def _total(self, steps: Tensor) -> Tensor:
+        return steps.sum(-1) if self.config.aggregate == "sum" else steps.mean(-1)
+
     def each(self, obs: Tensor, act: Tensor) -> Tensor:
         """Every copy's reward: obs [P, B, O] (or [P, E, B, O], a batch per copy) and act -> [P, E, B]."""
         out: Tensor = self.net(torch.cat([self.normalizer(obs), act], dim=-1)).squeeze(-1)
@@ -103,7 +110,7 @@ class RewardModel(nn.Module):
         split = (copies, self.config.batch_size)
         obs, act = (x.unflatten(1, split).flatten(2, -2) for x in (pairs.obs, pairs.act))  # [P, E, B 2 T, .]
         steps = self.each(obs, act).reshape(len(obs), *split, 2, -1)  # [P, E, B, 2, T]
-        total = steps.sum(-1) if self.config.aggregate == "sum" else steps.mean(-1)
+        total = self._total(steps)
         difference = total[..., 1] - total[..., 0]
         label = pairs.label.unflatten(1, split)
         loss = losses.bradley_terry(difference, label).mean(-1).sum(1)  # [P], copies do not share weights

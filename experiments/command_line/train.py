@@ -8,10 +8,10 @@ import torch
 
 import envs
 from pbrl import evaluation, loops
-from pbrl.agent import Agent
+from pbrl.agent import Agent, Judge
 from pbrl.run import Run
 
-from . import held_out
+from .. import held_out
 from .plan import Plan
 from .population import Machine
 
@@ -57,7 +57,7 @@ def measure(planned: Plan) -> dict[str, Sequence[float]]:
         found["return"] = scores.mean.tolist()
         if planned.simulator.reference is not None:
             found["score"] = evaluation.normalise(scores.mean, planned.simulator.reference).tolist()
-    if planned.held_out[0] is not None:
+    if planned.held_out[0] is not None and isinstance(learner, Judge):
         found["held_out_accuracy"] = _held_out(planned)
     return found
 
@@ -79,12 +79,13 @@ def play(
 
 def _held_out(planned: Plan) -> list[float]:
     """[P] each member's accuracy on the labels of its own labeler."""
-    members, shares = len(planned.population.members), [0.0] * len(planned.population.members)
+    shares = [0.0] * len(planned.population.members)
     for label in dict.fromkeys(planned.population.labels):
         mine = [i for i, name in enumerate(planned.population.labels) if name == label]
         preferences = planned.held_out[mine[0]]
         assert preferences is not None  # all labelers hold out, or none
-        share = held_out.accuracy(planned.learner, preferences, members, planned.machine.dtype)
+        share = held_out.accuracy(planned.learner, preferences, planned.machine.dtype)
+        assert share is not None  # it is a judge
         for i in mine:
             shares[i] = float(share[i])
     return shares

@@ -32,7 +32,7 @@ from pbrl.data import Dataset
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
-from ..reports import report
+from ..reports import demo_figures, report
 from ..reports.tables import (
     GAPS,
     accuracy_table,
@@ -43,7 +43,6 @@ from ..reports.tables import (
     score_table,
     write_rows,
 )
-from . import drawing as demo_figures
 from . import side_by_side
 from .settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
 from .training import Answers, Trained, ask, train

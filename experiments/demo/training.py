@@ -7,28 +7,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 import agents
 import envs
-from agents.offline.bc import BC
-from agents.preference.cpl import CPL
-from agents.preference.p_iql import PIQL
-from agents.preference.sft import SFT
 from pbrl import evaluation, loops, rng
 from pbrl.agent import Agent
-from pbrl.data import Dataset, Pairs, Preferences, Segments
+from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.teachers import make_labeler
 from pbrl.members import sweep
 
+from ..held_out import difference
 from .settings import LABELS, STACKS, DemoConfig, agent_config
 
 
@@ -71,26 +65,6 @@ def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
         answers[name] = Answers(labeler(training, rng.fold(key, "answers")), unseen, difference)
         answers[name].training.check()
     return answers
-
-
-def segment_scores(learner: Any, segments: Segments) -> Tensor:
-    """What each member holds each segment to be worth, [P, M].
-
-    CPL: its advantage, sum_t gamma^t alpha log pi. P-IQL: its learned reward, summed. BC and SFT: the log-likelihood.
-    """
-    members = len(learner.keys)
-    shape = (len(segments), segments.length)
-    obs, act = (x.flatten(0, 1).expand(members, -1, -1) for x in (segments.obs, segments.act))
-    with torch.no_grad():
-        if isinstance(learner, PIQL):
-            reward: Tensor = learner.reward(obs, act)
-            return reward.unflatten(1, shape).sum(-1)  # type: ignore[no-any-return]
-        assert isinstance(learner, BC | SFT | CPL)
-        log_prob = learner.policy(learner.normalizer(obs)).log_prob(act).unflatten(1, shape)  # [P, M, T]
-        if isinstance(learner, CPL):
-            weight = learner.alpha[:, None] * learner.gamma[:, None] ** torch.arange(segments.length)  # [P, T]
-            log_prob = log_prob * weight.unsqueeze(1)
-        return log_prob.sum(-1)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,17 +119,12 @@ def train(
             tick(learner.updates, float(np.nanmean(scores.mean)) if np.isfinite(scores.mean).any() else np.nan)
     finally:
         env.close()
-    difference = None
-    if name != "iql":
-        pairs = next(iter(answers.values())).held_out
-        score = segment_scores(learner, pairs.segments)
-        difference = (score[:, pairs.second] - score[:, pairs.first]).double().numpy()
     return Trained(
         agent=name,
         labels=labels,
         seeds=seeds,
         updates=tuple(updates),
         returns=np.stack(returns, axis=1),
-        difference=difference,
+        difference=difference(learner, next(iter(answers.values())).held_out),
         seconds=time.perf_counter() - began,
     )

@@ -20,7 +20,7 @@ from pbrl.data.files import replacing
 from pbrl.errors import InputError
 from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS
 
-from ..demo import drawing as demo_figures
+from . import demo_figures
 from .page import Block, Figure, Page, Section, Table, Text, html, markdown
 from .tables import (
     Row,
