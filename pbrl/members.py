@@ -1,7 +1,7 @@
 """Members: the configs and keys of a population, and which config fields differ between its members.
 
 A field of a config is *swept* by default: one value per member, stacked to a [P] tensor. A field made by ``shared``
-fixes shapes or schedules and has the same value in the whole stack (layer sizes, batch sizes, counts of updates).
+fixes shapes, schedules or choices and has the same value in the whole stack (layer and batch sizes, stages, heads).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ from .errors import InputError
 C = TypeVar("C")
 
 
-def shared(default: Any, *, schedule: bool = False) -> Any:
+Schedule = Literal["stage", "warmup"]
+
+
+def shared(default: Any, *, schedule: Schedule | None = None) -> Any:
     """A config field with one value for the whole stack.
 
-    ``schedule`` marks a count of updates that belongs to the length of the run: a stage, a warm-up, a decay.
+    ``schedule`` marks a count of updates that must suit the length of the run: "stage", at which a new stage begins, or
+    "warmup", which is part of one.
     """
     return dataclasses.field(default=default, metadata={"shared": True, "schedule": schedule})
 
@@ -35,9 +39,9 @@ def is_shared(field: dataclasses.Field[Any]) -> bool:
     return bool(field.metadata.get("shared", False))
 
 
-def schedule_fields(config: Any) -> list[str]:
-    """Names of the fields that count updates of a schedule."""
-    return [field.name for field in dataclasses.fields(config) if field.metadata.get("schedule", False)]
+def schedule_fields(config: Any, *kinds: Schedule) -> list[str]:
+    """Names of the fields that count updates of a schedule, of these kinds."""
+    return [field.name for field in dataclasses.fields(config) if field.metadata.get("schedule") in kinds]
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class Members(Generic[C]):
     def __post_init__(self) -> None:
         if not self.configs:
             raise InputError("a population needs at least one member, found none")
+        for seed in self.seeds:
+            if not -(1 << 63) <= seed < 1 << 63:
+                raise InputError(f"seed is {seed}, expected a number that fits into 64 bits")
         if len(self.configs) != len(self.seeds):
             raise InputError(f"{len(self.configs)} configs but {len(self.seeds)} seeds: expected one seed per config")
         for field in dataclasses.fields(self.shared):  # type: ignore[arg-type]
@@ -125,6 +132,14 @@ def sweep(
     combos = [dict(zip(values, combo)) for combo in itertools.product(*values.values())]
     configs = [dataclasses.replace(config, **combo) for combo in combos for _ in seeds]  # type: ignore[type-var]
     return Members(tuple(configs), tuple(seeds) * len(combos), dtype=dtype, device=device, compile=compile)
+
+
+def check_sizes(config: Any, name: str) -> None:
+    """Raise InputError unless ``config.name`` is a tuple of whole numbers of at least 1 (or empty: no hidden layer)."""
+    value = getattr(config, name)
+    if any(size < 1 for size in value):
+        found = " ".join(map(str, value))
+        raise InputError(f"{type(config).__name__}.{name} is {found}, expected widths of at least 1")
 
 
 def check_range(

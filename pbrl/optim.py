@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+_VECTOR = 16  # float32 numbers in the widest vector register of a CPU
+
 
 class Adam(nn.Module):
     """Adam (Kingma & Ba 2015) over parameters [P, ...], each member at its own learning rate.
@@ -71,10 +73,18 @@ class Adam(nn.Module):
         flat = [g.contiguous() for g in grads]  # the fused kernel ignores strides
         tensors: list[Sequence[Tensor]] = [self.parameters_list, flat, *self._moments]
         if len(set(self.rates)) == 1:
-            self._fused(tensors, step, self.rates[0] * scale)
+            self._fused([self._aligned(group) for group in tensors], step, self.rates[0] * scale)
         else:
             for member, rate in enumerate(self.rates):
                 self._fused([[x[member] for x in group] for group in tensors], step, rate * scale)
+
+    def _aligned(self, group: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors, cut into members where a member is no whole number of vectors.
+
+        The fused kernel rounds the elements of whole vectors and of what is left over differently, so that otherwise a
+        member's last bit would depend on its place in the stack.
+        """
+        return [part for x in group for part in ([x] if x[0].numel() % _VECTOR == 0 else x.unbind(0))]
 
     def _fused(self, tensors: Sequence[Sequence[Tensor]], step: Tensor, lr: float) -> None:
         parameters, grads, first, second = map(list, tensors)
@@ -84,7 +94,7 @@ class Adam(nn.Module):
             first,
             second,
             [],
-            [step] * len(grads),
+            [step] * len(parameters),
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],

@@ -25,12 +25,15 @@ from pbrl.spec import Spec
 from . import contract
 from .contract import CHECKS, Case
 
+UNINFORMED = {"bc"}
+"""Algorithms that neither rewards nor labels tell anything, on purpose."""
+
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", agents.names())
 def test_contract(name: str, check: Callable[[Case], None]) -> None:
     algorithm = agents.find(name)
-    check(Case(name, algorithm.make, algorithm.config))
+    check(Case(name, algorithm.make, algorithm.config, informed=name not in UNINFORMED))
 
 
 # Doubles: working learners with one planted error each.
@@ -51,6 +54,10 @@ class MixesMembers(BC):
             for old, new in zip(before, self.policy.parameters()):
                 new.add_(1e-3 * (new - old).mean(0, keepdim=True))
         return metrics
+
+
+class MixesInSingle(MixesMembers):
+    """The same."""
 
 
 class DrawsGlobally(BC):
@@ -153,6 +160,20 @@ class PrefersWorse(CPL):
         return super().contrast(dataclasses.replace(pairs, label=1.0 - pairs.label), log_prob)
 
 
+class IgnoresRewards(IQL):
+    """Learns as if there were no rewards."""
+
+    def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        return super()._losses(dataclasses.replace(batch, rew=torch.zeros_like(batch.rew)), key)
+
+
+class IgnoresLabels(CPL):
+    """Takes every pair for a tie."""
+
+    def contrast(self, pairs: LabelledPairs, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return super().contrast(dataclasses.replace(pairs, label=torch.full_like(pairs.label, 0.5)), log_prob)
+
+
 class CountsTiesAsFirst(CPL):
     """Takes a tie for a win of the first segment."""
 
@@ -165,6 +186,14 @@ class IgnoresEnds(IQL):
 
     def _losses(self, batch: Transitions, key: Tensor | None) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         return super()._losses(dataclasses.replace(batch, term=torch.zeros_like(batch.term)), key)
+
+
+class BlowsUpConstants(IQL):
+    """Scales rewards by their span, however small."""
+
+    def prepare(self, source: Source) -> Source:
+        assert source.rew is not None
+        return source.with_reward(source.rew * 1e9)
 
 
 class DividesByZero(IQL):
@@ -197,6 +226,7 @@ PLANTED: Mapping[type, tuple[type, Callable[[Case], None]]] = {
     MixesMembers: (BCConfig, contract.check_alone),
     DrawsGlobally: (BCConfig, contract.check_repeatable),
     DrawsByPlace: (BCConfig, contract.check_alone),
+    MixesInSingle: (BCConfig, contract.check_alone_in_single),
     ForgetsState: (BCConfig, contract.check_resumes),
     LosesStatistics: (BCConfig, contract.check_resumes),
     IgnoresSeed: (BCConfig, contract.check_repeatable),
@@ -206,9 +236,12 @@ PLANTED: Mapping[type, tuple[type, Callable[[Case], None]]] = {
     SharesKnob: (BCConfig, contract.check_knobs),
     BC: (IdleKnob, contract.check_knobs),
     ClipsGlobally: (BCConfig, contract.check_divergence),
+    IgnoresRewards: (IQLConfig, contract.check_information),
+    IgnoresLabels: (CPLConfig, contract.check_information),
     PrefersWorse: (CPLConfig, contract.check_information),
     CountsTiesAsFirst: (CPLConfig, contract.check_swap),
     IgnoresEnds: (IQLConfig, contract.check_endings),
+    BlowsUpConstants: (IQLConfig, contract.check_constant),
     DividesByZero: (IQLConfig, contract.check_constant),
     Explodes: (IQLConfig, contract.check_scale),
     DisorderedStages: (CPLConfig, contract.check_stages),

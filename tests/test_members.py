@@ -21,11 +21,12 @@ class Config:
     flag: bool = False
     width: int = shared(8)
     sizes: tuple[int, ...] = shared((4, 4))
-    warmup: int = shared(100, schedule=True)
+    warmup: int = shared(100, schedule="warmup")
 
 
 def test_fields_are_swept_unless_shared() -> None:
-    assert schedule_fields(Config()) == ["warmup"]
+    assert schedule_fields(Config(), "warmup", "stage") == ["warmup"]
+    assert schedule_fields(Config(), "stage") == []
     assert [is_shared(field) for field in Config.__dataclass_fields__.values()] == [
         False,
         False,

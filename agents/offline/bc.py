@@ -18,7 +18,7 @@ from pbrl import rng
 from pbrl.agent import Count, Metrics
 from pbrl.data.source import Batch, Wants
 from pbrl.heads import Kind, StackedPolicy, segment_likelihood
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Normalizer
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
@@ -45,6 +45,7 @@ class CloningConfig:
         check_range(self, "lr", 0.0, open_low=True)
         check_range(self, "dropout", 0.0, 0.99)
         check_range(self, "batch_size", 1)
+        check_sizes(self, "hidden")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ Deviations:
 - The three losses are computed together from the weights before the update; the authors' code steps V, then pi and Q
   with the new V.
 - "return_range" scales rewards so that the returns of the data span the longest episode's length (at the authors' 1000
-  steps it is their 1000 / (max - min)); what is scaled is the reward of training alone, never a score.
+  steps it is their 1000 / (max - min)), unless they are all equal; it is for training alone and never scales a score.
 - Time limits bootstrap (``term`` is the true end only), in the data as well as online.
 """
 
@@ -29,7 +29,7 @@ from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Transitions, Wants
 from pbrl.errors import InputError
 from pbrl.heads import Kind, StackedPolicy
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Normalizer, StackedMLP, freeze
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
@@ -59,7 +59,7 @@ class IQLConfig:
     """Rewards in training: scaled so that returns span the longest episode's length, or as they are."""
     head: Kind = shared("gaussian")
     """What the policy's output means: gaussian (the paper's), deterministic or tanh_gaussian."""
-    actor_decay: int = shared(1_000_000, schedule=True)
+    actor_decay: int = shared(1_000_000)
     """Updates over which the policy's learning rate falls to 0 along a cosine; 0 keeps it constant."""
     critics: int = shared(2)
     """Q-functions, of which the smallest counts."""
@@ -79,6 +79,7 @@ class IQLConfig:
         check_range(self, "actor_decay", 0)
         check_range(self, "critics", 1)
         check_range(self, "batch_size", 1)
+        check_sizes(self, "hidden")
 
 
 class IQL(nn.Module):
@@ -139,7 +140,8 @@ class IQL(nn.Module):
         episode = torch.repeat_interleave(torch.arange(len(length), device=length.device), length).to(source.rew.device)
         returns = source.rew.new_zeros(*source.rew.shape[:-1], len(length)).index_add_(-1, episode, source.rew)
         span = returns.amax(-1, keepdim=True) - returns.amin(-1, keepdim=True)  # [1] or [P, 1]
-        return source.with_reward(source.rew * (int(length.max()) / span.clamp_min(1e-8)))
+        flat = span <= 1e-6 * returns.abs().amax(-1, keepdim=True)  # returns that are all the same give no scale
+        return source.with_reward(source.rew * torch.where(flat, 1.0, int(length.max()) / span))
 
     def wants(self) -> Wants:
         """Transitions."""

@@ -64,5 +64,5 @@ class PercentBC(BC):
         rows: list[Tensor] = []
         for percent in self.percents:
             kept = 1 + int((taken < percent * len(data) / 100.0).sum())
-            rows.append((of_row < kept).nonzero().squeeze(1))
+            rows.append((of_row < kept).nonzero().squeeze(1).to(source.device))
         return source.with_rows(rows)

@@ -30,7 +30,7 @@ from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.heads import StackedPolicy
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Init, Normalizer
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
@@ -52,9 +52,9 @@ class CPLConfig:
     """Share of hidden units dropped in training."""
     normalize_obs: bool = False
     """Subtract the data's mean from observations and divide by their deviation."""
-    bc_updates: int = shared(200_000, schedule=True)
+    bc_updates: int = shared(200_000, schedule="stage")
     """Updates of the first stage, behaviour cloning on all segments."""
-    warmup: int = shared(10_000, schedule=True)
+    warmup: int = shared(10_000, schedule="warmup")
     """Updates over which the learning rate rises linearly at the start of the second stage."""
     init: Init = shared("orthogonal")
     """Initial weights: orthogonal with zero biases, or torch's uniform ones."""
@@ -72,6 +72,7 @@ class CPLConfig:
         check_range(self, "bc_updates", 0)
         check_range(self, "warmup", 0)
         check_range(self, "batch_size", 1)
+        check_sizes(self, "hidden")
 
 
 class CPL(nn.Module):

@@ -4,6 +4,8 @@ First stage: ``reward_model`` on the labelled pairs. Second stage: every transit
 reward, and ``iql`` learns from it. Members have reward models of their own.
 
 Deviations (beside those of ``reward_model`` and ``iql``):
+- Networks, learning rates and the policy's head are ``iql``'s and ``reward_model``'s defaults; the authors' are 512x512
+  with orthogonal weights, a deterministic actor with dropout 0.25, and a single reward network without a tanh.
 - The stages follow each other; the authors' code trains both at once for the first 50,000 updates.
 - IQL learns from the whole data set; the authors' from the labelled segments alone.
 - Learned rewards are scaled as IQL scales true ones ("return_range"): their scale is a matter of the number of labels
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from pbrl.agent import Metrics
 from pbrl.data.source import Batch, Source, Wants
 from pbrl.errors import InputError
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.spec import Spec
 
 from ..offline.iql import IQL, IQLConfig
@@ -36,7 +38,7 @@ class PIQLConfig(IQLConfig):
 
     reward_lr: float = RewardModelConfig.lr
     """Learning rate of the reward model."""
-    reward_updates: int = shared(50_000, schedule=True)
+    reward_updates: int = shared(50_000, schedule="stage")
     """Updates of the first stage."""
     reward_aggregate: Literal["sum", "mean"] = shared("sum")
     """What a segment's reward is: the sum or the mean over its steps."""
@@ -55,6 +57,7 @@ class PIQLConfig(IQLConfig):
         check_range(self, "reward_updates", 1)
         check_range(self, "reward_ensemble", 1)
         check_range(self, "reward_batch_size", 1)
+        check_sizes(self, "reward_hidden")
 
 
 def _reward_config(config: PIQLConfig) -> RewardModelConfig:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.data.source import Batch, Wants
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Activation, Normalizer, StackedMLP
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
@@ -54,6 +54,7 @@ class RewardModelConfig:
         check_range(self, "lr", 0.0, open_low=True)
         check_range(self, "ensemble", 1)
         check_range(self, "batch_size", 1)
+        check_sizes(self, "hidden")
 
 
 class RewardModel(nn.Module):

@@ -18,7 +18,7 @@ from pbrl import rng
 from pbrl.agent import Count, Metrics
 from pbrl.data.source import Batch, Source, Wants
 from pbrl.heads import Kind, StackedPolicy, segment_likelihood
-from pbrl.members import Members, check_range, shared
+from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Init, Normalizer
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
@@ -34,7 +34,7 @@ class SFTConfig:
     """Share of hidden units dropped in training."""
     normalize_obs: bool = False
     """Subtract the data's mean from observations and divide by their deviation."""
-    bc_updates: int = shared(200_000, schedule=True)
+    bc_updates: int = shared(200_000, schedule="stage")
     """Updates of the first stage, on all segments; the second stage is the rest of the run."""
     head: Kind = shared("deterministic")
     """What the policy's output means: deterministic (squared error), gaussian or tanh_gaussian."""
@@ -50,6 +50,7 @@ class SFTConfig:
         check_range(self, "dropout", 0.0, 0.99)
         check_range(self, "bc_updates", 0)
         check_range(self, "batch_size", 1)
+        check_sizes(self, "hidden")
 
 
 class SFT(nn.Module):

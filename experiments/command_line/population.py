@@ -105,7 +105,7 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
     probe = algorithm.config(**{**shared, **{name: values[0] for name, values in request.swept.items() if values}})
-    counts = schedule_fields(algorithm.config)
+    counts = schedule_fields(algorithm.config, "stage", "warmup")
     stages = [name for name in counts if shared[name] in _boundaries(request.agent, probe)]
     last = max((shared[name] for name in stages), default=0)
     free = [name for name in counts if name not in request.given]
