@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
+from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Wants
-from pbrl.heads import Kind, StackedPolicy, segment_likelihood
+from pbrl.heads import Head, Kind, StackedPolicy, segment_likelihood
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Normalizer
 from pbrl.optim import Adam, minimise
@@ -77,6 +78,7 @@ class BC(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
+        self._objective = compiled(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -101,8 +103,12 @@ class BC(nn.Module):
             obs, act = batch["transitions"].obs, batch["transitions"].act
         else:
             obs, act = batch["pairs"].obs.flatten(1, -2), batch["pairs"].act.flatten(1, -2)
-        head = self.policy(self.normalizer(obs), rng.fold(self.keys, "dropout", self.updates))
-        loss = -head.log_prob(act).mean(-1)  # [P]
+        loss = self._objective(obs, act, rng.fold(self.keys, "dropout", self.updates))
         minimise(loss, {self.adam: 1.0})
         self.count.value += 1
         return {"loss": loss.detach()}
+
+    def _loss(self, obs: Tensor, act: Tensor, key: Tensor) -> Tensor:
+        """-E[log pi(a|s)], [P]."""
+        head: Head = self.policy(self.normalizer(obs), key)
+        return -head.log_prob(act).mean(-1)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
+from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
@@ -102,6 +103,7 @@ class CPL(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
+        self._objective = compiled(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -127,21 +129,21 @@ class CPL(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One step of cloning, then of equation 5."""
-        pairs = batch["pairs"]
         since = self.updates - self.config.bc_updates
-        log_prob = self.log_prob(pairs.obs, pairs.act, rng.fold(self.keys, "dropout", self.updates))
-        if since < 0:
-            loss = cloning(log_prob)
-            metrics = {"loss_bc": loss.detach()}
-            scale = 1.0
-        else:
-            if since == 0:
-                self.begin()
-            loss, metrics = self.contrast(pairs, log_prob)
-            scale = self.scale(since)
-        minimise(loss, {self.adam: scale})
+        if since == 0:
+            self.begin()
+        loss, metrics = self._objective(batch["pairs"], rng.fold(self.keys, "dropout", self.updates), since >= 0)
+        minimise(loss, {self.adam: self.scale(since) if since >= 0 else 1.0})
         self.count.value += 1
         return metrics
+
+    def _loss(self, pairs: LabelledPairs, key: Tensor, contrastive: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the present stage, [P], and metrics."""
+        log_prob = self.log_prob(pairs.obs, pairs.act, key)
+        if contrastive:
+            return self.contrast(pairs, log_prob)
+        loss = cloning(log_prob)
+        return loss, {"loss_bc": loss.detach()}
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """Each segment's advantage of equation 3: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
@@ -178,7 +180,7 @@ class CPL(nn.Module):
 def step_log_prob(policy: StackedPolicy, obs: Tensor, act: Tensor, key: Tensor | None) -> Tensor:
     """log pi(a|s) for obs [P, ..., O] and act [P, ..., A]: [P, ...]."""
     log_prob: Tensor = policy(obs.flatten(1, -2), key).log_prob(act.flatten(1, -2))
-    return log_prob.unflatten(1, obs.shape[1:-1])  # type: ignore[no-any-return]
+    return log_prob.reshape(obs.shape[:-1])
 
 
 def cloning(log_prob: Tensor) -> Tensor:

@@ -71,10 +71,15 @@ class CPLKL(CPL):
         """The warm-up to a tenth of the learning rate."""
         return self.config.lr_factor * super().scale(since)
 
-    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:
-        """CPL's, of the log-ratio; of log pi itself while there is no reference policy yet."""
+    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Each segment's advantage; as CPL's while there is no reference policy yet."""
         if self.updates >= self.config.bc_updates:
-            with torch.no_grad():
-                reference = step_log_prob(self.reference, self.normalizer(obs), act, None)
-            log_prob = log_prob - reference
-        return super().advantage(obs, act, log_prob)
+            return super().judge(obs, act)
+        with torch.no_grad():
+            return super().advantage(obs, act, self.log_prob(obs, act))
+
+    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:
+        """CPL's, of the log-ratio."""
+        with torch.no_grad():
+            reference = step_log_prob(self.reference, self.normalizer(obs), act, None)
+        return super().advantage(obs, act, log_prob - reference)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.data.source import Batch, Wants
+from pbrl.compiler import compiled
+from pbrl.data.source import Batch, LabelledPairs, Wants
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Activation, Normalizer, StackedMLP
 from pbrl.optim import Adam, minimise
@@ -76,6 +77,7 @@ class RewardModel(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.net.parameters(), members.column("lr"))
+        self._objective = compiled(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -107,15 +109,18 @@ class RewardModel(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One step down the cross-entropy."""
-        pairs, copies = batch["pairs"], self.config.ensemble
-        split = (copies, self.config.batch_size)
-        obs, act = (x.unflatten(1, split).flatten(2, -2) for x in (pairs.obs, pairs.act))  # [P, E, B 2 T, .]
-        steps = self.each(obs, act).reshape(len(obs), *split, 2, -1)  # [P, E, B, 2, T]
-        total = self._total(steps)
-        difference = total[..., 1] - total[..., 0]
-        label = pairs.label.unflatten(1, split)
-        loss = losses.bradley_terry(difference, label).mean(-1).sum(1)  # [P], copies do not share weights
+        loss, metrics = self._objective(batch["pairs"])
         minimise(loss, {self.adam: 1.0})
         self.count.value += 1
+        return metrics
+
+    def _loss(self, pairs: LabelledPairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """The cross-entropy, mean over a copy's batch and sum over copies (which share no weights), [P]; metrics."""
+        copies = self.config.ensemble
+        split = (copies, self.config.batch_size)
+        obs, act = (x.unflatten(1, split).flatten(2, -2) for x in (pairs.obs, pairs.act))  # [P, E, B 2 T, .]
+        total = self._total(self.each(obs, act).reshape(len(obs), *split, 2, -1))  # [P, E, B, 2]
+        difference, label = total[..., 1] - total[..., 0], pairs.label.unflatten(1, split)
+        loss = losses.bradley_terry(difference, label).mean(-1).sum(1)
         accuracy = losses.accuracy(difference.detach().flatten(1), label.flatten(1))
-        return {"loss_reward": loss.detach() / copies, "accuracy": accuracy}
+        return loss, {"loss_reward": loss.detach() / copies, "accuracy": accuracy}

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
+from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Wants
-from pbrl.heads import Kind, StackedPolicy, segment_likelihood
+from pbrl.heads import Head, Kind, StackedPolicy, segment_likelihood
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Init, Normalizer
 from pbrl.optim import Adam, minimise
@@ -75,6 +76,7 @@ class SFT(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
+        self._objective = compiled(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -105,12 +107,16 @@ class SFT(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step up the log-likelihood of all segments, then of the preferred ones."""
         pairs = batch["pairs"]
-        head = self.policy(self.normalizer(pairs.obs).flatten(1, -2), rng.fold(self.keys, "dropout", self.updates))
-        log_prob = head.log_prob(pairs.act.flatten(1, -2)).unflatten(1, pairs.obs.shape[1:4])  # [P, B, 2, T]
-        kept = torch.stack([pairs.label <= 0.5, pairs.label >= 0.5], dim=-1).to(log_prob.dtype)  # [P, B, 2]
+        kept = torch.stack([pairs.label <= 0.5, pairs.label >= 0.5], dim=-1).to(pairs.obs.dtype)  # [P, B, 2]
         if self.updates < self.config.bc_updates:
             kept = torch.ones_like(kept)
-        loss = -(kept * log_prob.mean(-1)).sum((1, 2)) / kept.sum((1, 2))  # [P]
+        loss = self._objective(pairs.obs, pairs.act, kept, rng.fold(self.keys, "dropout", self.updates))
         minimise(loss, {self.adam: 1.0})
         self.count.value += 1
         return {"loss": loss.detach()}
+
+    def _loss(self, obs: Tensor, act: Tensor, kept: Tensor, key: Tensor) -> Tensor:
+        """-E[log pi(a|s)] over the steps of the segments that are kept [P, B, 2] (1 or 0), [P]."""
+        head: Head = self.policy(self.normalizer(obs).flatten(1, -2), key)
+        log_prob = head.log_prob(act.flatten(1, -2)).reshape(obs.shape[:-1])  # [P, B, 2, T]
+        return -(kept * log_prob.mean(-1)).sum((1, 2)) / kept.sum((1, 2))

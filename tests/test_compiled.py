@@ -1,0 +1,26 @@
+"""Every algorithm compiled trains as it does uncompiled, up to rounding. Slow: each compiles for seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import agents
+from pbrl.compiler import available
+from pbrl.members import sweep
+
+from .contract import Case, weights
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.parametrize("name", agents.names())
+def test_compiled_equals_eager(name: str) -> None:
+    assert available(), "this study needs a C++ compiler"
+    torch.compiler.reset()
+    algorithm = agents.find(name)
+    case = Case(name, algorithm.make, algorithm.config)
+    eager, _ = case.train(sweep(case.small(), [0, 1]))
+    compiled, _ = case.train(sweep(case.small(), [0, 1], compile=True))
+    for a, b in zip(weights(eager, 1), weights(compiled, 1)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
