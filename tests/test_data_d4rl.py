@@ -170,6 +170,41 @@ def test_names_tell_step_limit_and_simulator(tmp_path: Path, name: str, horizon:
     assert (data.spec.horizon, data.env) == (horizon, env)
 
 
+@pytest.mark.parametrize(
+    ("file", "horizon", "reference"),
+    [
+        ("maze2d-umaze-sparse-v1", 300, (23.85, 161.86)),
+        ("maze2d-large-sparse-v1", 800, (6.7, 273.99)),
+        ("maze2d-eval-medium-sparse-v1", 600, (13.07, 204.93)),
+        ("maze2d-umaze-sparse", 150, (0.94, 62.6)),
+        ("maze2d-medium-sparse", 250, (5.77, 85.14)),
+        ("maze2d-open-sparse", 150, (0.01, 20.66)),
+        ("maze2d-large-dense", 600, (27.38831, 215.09965671563742)),
+        ("maze2d-large-dense-v1", 800, (30.569041, 303.4857382709002)),
+        ("mini_kitchen_microwave_kettle_light_slider-v0", 280, (0.0, 4.0)),
+        ("kitchen_microwave_kettle_bottomburner_light-v0", 280, (0.0, 4.0)),
+        ("walker_mixed", 1000, (1.629008, 4592.3)),
+        ("halfcheetah_medium_expert-v2", 1000, (-280.178953, 12135.0)),
+        ("Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse", 700, (0.0, 1.0)),
+        ("Ant_maze_hardest-maze_noisy_multistart_True_multigoal_False_sparse_fixed", 1000, (0.0, 1.0)),
+        ("pen-v0_demos_clipped", 100, (96.262799, 3076.8331017826877)),
+        ("hammer-demos-v0-bc-combined", 200, (-274.856578, 12794.134825156867)),
+        ("minigrid4rooms_random", None, (0.01442, 2.89685)),
+        ("carla_lane_follow_flat-v0", None, (-0.8503839912088142, 1023.5784385429523)),
+        ("flow-ring-v0-idm", None, (-165.22, 24.42)),
+        ("bullet-maze2d-umaze-sparse", None, (32.46, 153.99)),
+        ("walkers", None, None),
+        ("mine", None, None),
+    ],
+)
+def test_names_of_d4rls_files(
+    tmp_path: Path, file: str, horizon: int | None, reference: tuple[float, float] | None
+) -> None:
+    """As d4rl's table of downloads has them."""
+    data = load_d4rl(write(tmp_path / f"{file}.hdf5"))
+    assert (data.spec.horizon, data.info.get("reference")) == (horizon, reference and list(reference))
+
+
 def test_reference_scores_are_those_of_d4rl() -> None:
     scores = json.loads((FIXTURES / "d4rl_reference_scores.json").read_text())
     assert len(scores) == 147
@@ -179,7 +214,7 @@ def test_reference_scores_are_those_of_d4rl() -> None:
 
 def test_the_table_of_reference_scores_has_not_changed() -> None:
     text = json.dumps(D4RL, sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "b1a1fdb99a7a3c9b"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "c01052388ac279c2"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -170,7 +171,26 @@ def change(path: Path, key: str, value: Any) -> None:
     [
         ("label", None, "key 'label' is missing"),
         ("segments/obs", None, "key 'segments/obs' is missing"),
-        ("first", [0, 99], r"first has shape \[2\], expected one per label"),
+        ("first", [0, 99], r"first has shape \[2\], expected \[10\]"),
+        ("first", [0.0] * 10, "first has dtype float64, expected integers"),
+        ("label", [[0.0]] * 10, r"label has shape \[10, 1\], expected 1 axes"),
+        ("label", [2.0] * 10, "label is 2 at pair 0, expected a probability"),
+        ("label", [float("nan")] * 10, "label is nan at row 0"),
+        ("segments/obs", np.zeros((20, 15)), r"segments: obs has shape \[20, 15\], expected 3 axes"),
+        ("segments/obs", np.full((20, 5, 3), np.inf), "segments: obs is inf at row 0, expected finite numbers"),
+        ("segments/act", np.zeros((20, 4, 2)), r"segments: act has shape \[20, 4, 2\], expected \[20, 5, 2\]"),
+        (
+            "segments/act",
+            np.zeros((20, 5, 0)),
+            r"segments: act has shape .*, expected at least one step and one column",
+        ),
+        ("segments/act", np.full((20, 5, 2), 3.0), r"segments: act is 3 at row 0, expected \[-1, 1\]"),
+        ("segments/rew", np.zeros((20, 4)), r"segments: rew has shape \[20, 4\], expected \[20, 5\]"),
+        ("segments/last_obs", np.zeros((20, 2)), r"segments: last_obs has shape \[20, 2\], expected \[20, 3\]"),
+        ("segments/term", np.zeros(20), "segments: term has dtype float64, expected bool"),
+        ("segments/row", np.zeros(19, int), r"segments: row has shape \[19\], expected \[20\]"),
+        ("segments/row", np.full(20, -2), "segments: row is -2 at segment 0"),
+        ("segments/row", np.zeros(20), "segments: row has dtype float64, expected integers"),
         ("second", [99] * 10, "second points outside the 20 segments"),
         ("@format", "else", "not a file of preferences"),
         ("@by", "{", "the attribute 'by' is damaged"),

@@ -174,6 +174,10 @@ def other_segments() -> Preferences:
     return dataclasses.replace(one, pairs=dataclasses.replace(one.pairs, segments=segments))
 
 
+def other_actions() -> Dataset:
+    return dataclasses.replace(dataset(), act=dataset().act[:, :1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -183,6 +187,7 @@ def other_segments() -> Preferences:
         (lambda: Source.of(preferences=[preferences(), other_pairs()]), "by the other and by a test answer different"),
         (lambda: Source.of(preferences=[preferences(), other_segments()]), "answer different pairs"),
         (lambda: Source.of(dataset(4), preferences()), "observations of 3 numbers, expected 4 as rows has"),
+        (lambda: Source.of(other_actions(), preferences()), "actions of 2 numbers, expected 1 as rows has"),
         (lambda: Source.of(dataset().with_reward(torch.zeros(COUNT, 2))), "2 rewards per step, expected one"),
         (lambda: Source.of(dataset()).draw({"pairs": 1}, KEYS, 0), "expected preferences and not a data set alone"),
         (

@@ -70,6 +70,25 @@ def flags(values: Any, field: str, count: int) -> Tensor:
     return tensor
 
 
+def integers(values: Any, field: str, count: int) -> Tensor:
+    """``values`` as [count] int64.
+
+    Raises:
+        InputError: another dtype, or another shape.
+    """
+    tensor = to_tensor(values, field)
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise InputError(f"{field} has dtype {str(tensor.dtype).removeprefix('torch.')}, expected integers")
+    check_shape(tensor, field, (count,))
+    return tensor.to(torch.int64)
+
+
+def check_shape(tensor: Tensor, field: str, shape: tuple[int, ...]) -> None:
+    """Raise InputError at any other shape."""
+    if tensor.shape != shape:
+        raise InputError(f"{field} has shape {list(tensor.shape)}, expected {list(shape)}")
+
+
 def check_length(tensor: Tensor, field: str, count: int) -> None:
     """Raise InputError unless there are ``count`` rows."""
     if len(tensor) != count:
@@ -90,6 +109,14 @@ def bounded(act: Tensor, field: str = "act") -> Tensor:
             f"{field} is {value:g} at row {place[0]}, expected [-1, 1]: rescale from the action bounds first"
         )
     return act.clamp(-1, 1)
+
+
+def check_probabilities(label: Tensor) -> None:
+    """Raise InputError at the first label of a pair that is not in [0, 1]."""
+    bad = ~((label >= 0) & (label <= 1))
+    if bad.any():
+        place = int(bad.nonzero()[0])
+        raise InputError(f"label is {label[place].item():g} at pair {place}, expected a probability in [0, 1]")
 
 
 def check_reward(rew: Tensor) -> None:

@@ -7,6 +7,7 @@ step limit. A row with both flags counts as terminal. The collector cuts the las
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ HORIZON = {
     **dict.fromkeys(("maze2d-open", "maze2d-umaze-v0", "maze2d-umaze-dense-v0"), 150),
     **dict.fromkeys(("maze2d-medium-v0", "maze2d-medium-dense-v0"), 250),
     **dict.fromkeys(("maze2d-large-v0", "maze2d-large-dense-v0"), 600),
-    "maze2d-umaze": 300,
-    "maze2d-medium": 600,
-    "maze2d-large": 800,
+    **dict.fromkeys(("maze2d-umaze", "maze2d-eval-umaze"), 300),
+    **dict.fromkeys(("maze2d-medium", "maze2d-eval-medium"), 600),
+    **dict.fromkeys(("maze2d-large", "maze2d-eval-large"), 800),
     "pen": 100,
     **dict.fromkeys(("hammer", "relocate", "door"), 200),
     "kitchen": 280,
@@ -57,7 +58,8 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
     """
     path = Path(path)
     name = path.stem.replace("_", "-").lower()
-    horizon = longest_match(HORIZON, name) if horizon is None else horizon
+    known = known_as(name)
+    horizon = longest_match(HORIZON, known) if horizon is None else horizon
     with open_hdf5(path) as file:
         obs, act, rew = (read(file, key, path) for key in ("observations", "actions", "rewards"))
         term = _flags(read(file, "terminals", path), "terminals", path)
@@ -66,9 +68,9 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
     info: dict[str, Any] = {"format": "d4rl", "file": path.name, "compat": compat, "timeouts_stored": trunc is not None}
     if horizon is not None:
         info["horizon"] = horizon
-    if (scores := longest_match(D4RL, name)) is not None:
+    if (scores := longest_match(D4RL, known)) is not None:
         info["reference"] = list(scores)
-    env = longest_match(SIMULATOR, name) or ""
+    env = longest_match(SIMULATOR, known) or ""
     with about(path):
         _check_rows(obs, next_obs, actions=act, rewards=rew, terminals=term, timeouts=trunc)
         if compat:
@@ -84,6 +86,21 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
         elif trunc is None:
             trunc = _counted(term, _needed(horizon, name), after_terminal=0)
         return Dataset.from_arrays(obs, act, rew, term, trunc & ~term, next_obs, name=name, env=env, info=info)
+
+
+def known_as(file: str) -> str:
+    """The name in d4rl's tables of the data in a file of this name (in lower case, with hyphens), as far as they go.
+
+    The files were named by other rules: sparse rewards are said, version 0 is not, and some tasks have other names.
+    """
+    name = file.replace("-sparse", "")
+    for theirs, ours in (
+        ("mini-kitchen-", "kitchen-"),
+        ("walker-", "walker2d-"),
+        ("minigrid4rooms", "minigrid-fourrooms"),
+    ):
+        name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
+    return f"{name}-v0" if name.startswith("maze2d-") and not re.search(r"-v\d+$", name) else name
 
 
 def _flags(values: NDArray[Any], key: str, path: Path) -> NDArray[np.bool_]:

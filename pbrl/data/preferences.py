@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import rng
 from ..errors import InputError
+from .checks import check_probabilities, floats, integers
 from .dataset import Dataset
 from .files import about, new_hdf5, open_hdf5, read
 from .leaks import split_groups, split_rows
@@ -116,10 +117,7 @@ class Preferences:
             raise InputError(f"the preferences by {self.by.who} are empty, expected at least one pair")
         if self.label.shape != (len(self.pairs),):
             raise InputError(f"label has shape {list(self.label.shape)}, expected [{len(self.pairs)}], one per pair")
-        bad = ~((self.label >= 0) & (self.label <= 1))
-        if bad.any():
-            place = int(bad.nonzero()[0])
-            raise InputError(f"label is {self.label[place].item():g} at pair {place}, expected a probability in [0, 1]")
+        check_probabilities(self.label)
         if not self.decisive.any():
             raise InputError(
                 f"all {len(self)} preferences by {self.by.who} are ties, expected at least one that is not"
@@ -198,42 +196,30 @@ class Preferences:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: not such a file, damaged, a missing key, or indices and labels that do not fit together.
+            InputError: not such a file, damaged, a missing key, or arrays that no segments and answers can have.
         """
         path = Path(path)
         with open_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise InputError(f"{path}: not a file of preferences, expected the attribute format = {FORMAT!r}")
-
-            def tensor(key: str) -> Tensor:
-                return torch.from_numpy(read(file, key, path))
-
-            def optional(key: str) -> Tensor | None:
-                return tensor(key) if key in file else None
-
-            segments = Segments(
-                obs=tensor("segments/obs"),
-                act=tensor("segments/act"),
-                rew=optional("segments/rew"),
-                last_obs=optional("segments/last_obs"),
-                term=optional("segments/term"),
-                row=tensor("segments/row"),
-                source=str(file.attrs["source"]),
-                fingerprint=str(file.attrs["fingerprint"]),
-            )
-            pairs = Pairs(segments, tensor("first"), tensor("second"))
+            stored = {key: read(file, key, path) for key in ("label", "first", "second")}
+            group = file.get("segments", {})
+            parts: dict[str, Any] = {field: read(file, f"segments/{field}", path) for field in ("obs", "act", "row")}
+            parts |= {f: read(file, f"segments/{f}", path) for f in ("rew", "last_obs", "term") if f in group}
+            origin = {name: str(file.attrs[name]) for name in ("source", "fingerprint")}
             try:
                 by = By(**json.loads(file.attrs["by"]))
             except (ValueError, TypeError):
                 raise InputError(
                     f"{path}: the attribute 'by' is damaged, expected JSON of who, question, when"
                 ) from None
-            preferences = cls(pairs, tensor("label"), by)
+        with about(f"{path}: segments"):
+            segments = Segments.from_arrays(**parts, **origin)
         with about(path):
-            for field in ("first", "second"):
-                index = getattr(pairs, field)
-                if index.shape != preferences.label.shape:
-                    raise InputError(f"{field} has shape {list(index.shape)}, expected one per label")
+            label = floats(stored["label"], "label", (1,))
+            check_probabilities(label)
+            first, second = (integers(stored[field], field, len(label)) for field in ("first", "second"))
+            for field, index in (("first", first), ("second", second)):
                 if len(index) and (index.min() < 0 or index.max() >= len(segments)):
                     raise InputError(f"{field} points outside the {len(segments)} segments, expected 0 and above")
-        return preferences
+        return cls(Pairs(segments, first, second), label, by)

@@ -1,8 +1,8 @@
 """Reference returns of D4RL and the normalised score.
 
 A score is 100 (R - min) / (max - min): min is the mean return of a random policy, max that of an expert (Fu et al.
-2020; numbers of the package d4rl 1.1, infos.py, and of an earlier one for maze2d v0). Data sets made by this library
-carry their own ``info["reference"] = [min, max]``, as they come from another version of the simulator.
+2020; numbers of the package d4rl 1.1, infos.py, and for maze2d v0 and eval of its registrations). Data sets made by
+this library carry their own ``info["reference"] = [min, max]``, as they come from another version of the simulator.
 """
 
 from __future__ import annotations
@@ -35,10 +35,19 @@ D4RL: dict[str, tuple[float, float]] = {
     "maze2d-umaze-v1": (23.85, 161.86),
     "maze2d-medium-v1": (13.13, 277.39),
     "maze2d-large-v1": (6.7, 273.99),
+    "maze2d-eval-umaze-v1": (36.63, 141.4),
+    "maze2d-eval-medium-v1": (13.07, 204.93),
+    "maze2d-eval-large-v1": (16.4, 302.22),
     "maze2d-open-dense-v0": (11.17817, 27.166538620695782),
+    "maze2d-umaze-dense-v0": (23.249793, 81.78995240126592),
+    "maze2d-medium-dense-v0": (19.47762, 96.03474232952358),
+    "maze2d-large-dense-v0": (27.38831, 215.09965671563742),
     "maze2d-umaze-dense-v1": (68.537689, 193.66285642381482),
     "maze2d-medium-dense-v1": (44.264742, 297.4552547777125),
     "maze2d-large-dense-v1": (30.569041, 303.4857382709002),
+    "maze2d-eval-umaze-dense-v1": (56.95455, 178.21373133248397),
+    "maze2d-eval-medium-dense-v1": (42.28578, 235.5658957482388),
+    "maze2d-eval-large-dense-v1": (56.95455, 326.09647655082637),
     "pen": (96.262799, 3076.8331017826877),
     "hammer": (-274.856578, 12794.134825156867),
     "relocate": (-6.425911, 4233.877797728884),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import rng
 from ..errors import InputError
+from .checks import bounded, check_shape, flags, floats, integers
 from .dataset import Dataset
 from .tensors import map_tensors
 
@@ -36,6 +38,51 @@ class Segments:
     row: Tensor
     source: str
     fingerprint: str
+
+    @classmethod
+    def from_arrays(
+        cls,
+        obs: Any,
+        act: Any,
+        rew: Any = None,
+        last_obs: Any = None,
+        term: Any = None,
+        row: Any = None,
+        *,
+        source: str = "unnamed",
+        fingerprint: str = "",
+    ) -> Segments:
+        """Segments from arrays (copied), after every check; see the class. Actions up to 1e-4 outside are clipped.
+
+        Raises:
+            InputError: NaN or infinity, a wrong number of axes or length, no steps or columns, actions outside [-1, 1],
+                flags that are not bool, or rows that are no integers of at least -1.
+        """
+        obs, act = floats(obs, "obs", (3,)), floats(act, "act", (3,))
+        for field, tensor in (("obs", obs), ("act", act)):
+            if not all(tensor.shape[1:]):
+                raise InputError(f"{field} has shape {list(tensor.shape)}, expected at least one step and one column")
+        (count, length), act_size = obs.shape[:2], act.shape[2]
+        check_shape(act, "act", (count, length, act_size))
+        if rew is not None:
+            rew = floats(rew, "rew", (2, 3))
+            check_shape(rew, "rew", (count, length, *rew.shape[2:]))
+        if last_obs is not None:
+            last_obs = floats(last_obs, "last_obs", (2,))
+            check_shape(last_obs, "last_obs", (count, obs.shape[2]))
+        row = torch.full((count,), -1) if row is None else integers(row, "row", count)
+        if (row < -1).any():
+            raise InputError(f"row is {int(row.min())} at segment {int(row.argmin())}, expected -1 (unknown) or above")
+        return cls(
+            obs=obs,
+            act=bounded(act),
+            rew=rew,
+            last_obs=last_obs,
+            term=None if term is None else flags(term, "term", count),
+            row=row,
+            source=source,
+            fingerprint=fingerprint,
+        )
 
     @classmethod
     def sample(cls, dataset: Dataset, count: int, length: int, key: Tensor) -> Segments:

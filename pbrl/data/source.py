@@ -130,9 +130,12 @@ class Source:
             labels = torch.stack([answer.label for answer in answers]).to(device, dtype)
             label = labels[0] if isinstance(preferences, Preferences) else labels
             obs_size = asked.segments.obs.shape[-1]
-            if dataset is not None and obs_size != dataset.obs.shape[1]:
-                found = f"the preferences by {answers[0].by.who} have observations of {obs_size} numbers"
-                raise InputError(f"{found}, expected {dataset.obs.shape[1]} as {dataset.name} has")
+            if dataset is not None:
+                for what, field in (("observations", "obs"), ("actions", "act")):
+                    found, expected = (getattr(part, field).shape[-1] for part in (asked.segments, dataset))
+                    if found != expected:
+                        own = f"{what} of {found} numbers, expected {expected} as {dataset.name} has"
+                        raise InputError(f"the preferences by {answers[0].by.who} have {own}")
         return cls(obs_size, dataset, steps, rew, segments=segments, pairs=pairs, label=label)
 
     @property
