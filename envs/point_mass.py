@@ -34,9 +34,9 @@ import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from pbrl.errors import InputError
+from pbrl.labelers.oracle import LQRCritic
 from pbrl.spec import Spec
 
 Array = NDArray[np.float64]
@@ -102,45 +102,21 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Closed-form values and controller of a point mass; has the ``gamma``, ``q`` and ``v`` of an oracle critic.
-
-    With z = (x, u): q = -(z' q_matrix z) - constant and v = -(x' v_matrix x) - constant.
+    """Closed-form values and controller of a point mass.
 
     Attributes:
-        gamma: discount.
+        critic: the values; at temperature 0, the constants of q and v are equal.
         gain: [A, O] K; the optimal action is -K x.
         covariance: [A, A] of the soft-optimal policy N(-K x, covariance); zero at temperature 0.
-        q_matrix: [O + A, O + A], symmetric.
-        v_matrix: [O, O], symmetric: P.
-        q_constant: what noise and entropy cost from the next state on.
-        v_constant: the same for v; at temperature 0 both are equal.
     """
 
-    gamma: float
+    critic: LQRCritic
     gain: Array
     covariance: Array
-    q_matrix: Array
-    v_matrix: Array
-    q_constant: float
-    v_constant: float
-
-    def q(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Q of observations [..., O] and actions [..., A]: [...], computed in float64, in the dtype of ``obs``."""
-        return -_quadratic(torch.cat([obs, act.to(obs)], dim=-1), self.q_matrix, self.q_constant)
-
-    def v(self, obs: Tensor) -> Tensor:
-        """V of observations [..., O]: [...], computed in float64, in the dtype of ``obs``."""
-        return -_quadratic(obs, self.v_matrix, self.v_constant)
 
     def control(self, obs: ArrayLike) -> Array:
         """The optimal action -K x of observations [..., O]: [..., A]; the mean of the soft-optimal policy."""
         return -(np.asarray(obs, dtype=np.float64) @ self.gain.T)
-
-
-def _quadratic(z: Tensor, matrix: Array, constant: float) -> Tensor:
-    double = z.to(torch.float64)
-    form = torch.as_tensor(matrix, device=z.device)
-    return (((double @ form) * double).sum(dim=-1) + constant).to(z.dtype)
 
 
 def solve(problem: Problem, temperature: float = 0.0) -> Solution:
@@ -164,15 +140,14 @@ def solve(problem: Problem, temperature: float = 0.0) -> Solution:
         log_det = float(np.linalg.slogdet(m)[1])
         soft = 0.5 * temperature * (problem.dimension * math.log(math.pi * temperature) - log_det)
     v_constant = (noise - soft) / (1.0 - gamma)
-    return Solution(
+    critic = LQRCritic(
         gamma=gamma,
-        gain=np.linalg.solve(m, gamma * b.T @ p @ a),
-        covariance=0.5 * temperature * np.linalg.inv(m),
-        q_matrix=scipy.linalg.block_diag(cost_x, cost_u) + gamma * transition.T @ p @ transition,
-        v_matrix=p,
+        q_matrix=torch.from_numpy(scipy.linalg.block_diag(cost_x, cost_u) + gamma * transition.T @ p @ transition),
+        v_matrix=torch.from_numpy(p),
         q_constant=noise + gamma * v_constant,
         v_constant=v_constant,
     )
+    return Solution(critic, np.linalg.solve(m, gamma * b.T @ p @ a), 0.5 * temperature * np.linalg.inv(m))
 
 
 class PointMass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .spec import Spec
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Returns = TypeVar("Returns", float, NDArray[np.floating[Any]], Tensor)
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the seeds that people train with."""
@@ -76,20 +77,19 @@ class Scores:
         """[P] mean return over the episodes."""
         return np.asarray(self.returns.mean(axis=1))
 
-    def normalised(self, reference: tuple[float, float]) -> Floats:
-        """[P, episodes] with 0 for the first reference return (a random policy) and 100 for the second (an expert)."""
-        return normalise(self.returns, reference)
 
+def normalise(returns: Returns, reference: Sequence[float]) -> Returns:
+    """D4RL's scale: 100 (R - min) / (max - min) of undiscounted returns R, a number or any shape.
 
-def normalise(returns: Floats, reference: tuple[float, float]) -> Floats:
-    """D4RL's scale: 100 (returns - low) / (high - low).
+    Args:
+        reference: [min, max], mean returns of a random policy and of an expert.
 
     Raises:
-        InputError: not low < high.
+        InputError: not two rising numbers.
     """
+    if len(reference) != 2 or not reference[0] < reference[1]:
+        raise InputError(f"the reference returns are {list(reference)}, expected [min, max] with min below max")
     low, high = reference
-    if not low < high:
-        raise InputError(f"reference returns are {low} and {high}, expected a low and a higher one")
     return 100.0 * (returns - low) / (high - low)
 
 

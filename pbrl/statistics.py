@@ -92,6 +92,9 @@ def stratified_bootstrap(
 def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion; with n = 0 nothing is known: (NaN, 0, 1).
 
+    For shares of independent trials, where a bootstrap of zeros and ones fails near 0 and 1: how often an agent sides
+    with human answers, of which there are few, or succeeds in a task.
+
     Raises:
         InputError: not 0 <= successes <= n.
     """
@@ -104,22 +107,6 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
-    """P(a run of ``x`` scores above a run of ``y``), ties half, averaged over tasks; [S] or [S, tasks] each.
-
-    Raises:
-        InputError: other shapes, or other numbers of tasks.
-    """
-    left, right = (np.asarray(scores, dtype=np.float64) for scores in (x, y))
-    left, right = (scores[:, None] if scores.ndim == 1 else scores for scores in (left, right))
-    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1] or not (left.size and right.size):
-        found = f"{list(left.shape)} and {list(right.shape)}"
-        raise InputError(f"probability of improvement has scores {found}, expected [seeds, tasks] with the same tasks")
-    if np.isnan(left).any() or np.isnan(right).any():
-        return float("nan")
-    return float((np.sign(left[:, None] - right[None]).mean() + 1) / 2)
 
 
 def _agreement(predicted: Floats, truth: Floats) -> Floats:

@@ -1,11 +1,16 @@
 """Small data sets for the tests of pbrl.data."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pbrl.data import Dataset
+
+# Real data that do not ship with the code; the tests that need them are skipped where there are none.
+SHARED = Path(os.environ.get("PBRL_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 Arrays = dict[str, Any]  # of NumPy arrays; Any, so that they can be given as keyword arguments
 

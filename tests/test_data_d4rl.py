@@ -244,8 +244,8 @@ def test_normalized_score(name: str, reference: list[float] | None, returns: flo
         ("Pendulum-v1", None, "no reference score for 'Pendulum-v1'"),
         ("local/hopper/medium-v1", None, "no reference score for 'local/hopper/medium-v1'"),
         ("maze2d-umaze", None, "no reference score for 'maze2d-umaze'"),
-        ("x", [1.0, 1.0], r"the reference of 'x' is \[1.0, 1.0\], expected \[min, max\]"),
-        ("x", [1.0], r"the reference of 'x' is \[1.0\], expected"),
+        ("x", [1.0, 1.0], r"x: the reference returns are \[1.0, 1.0\], expected \[min, max\]"),
+        ("x", [1.0], r"x: the reference returns are \[1.0\], expected"),
     ],
 )
 def test_normalized_score_refuses(name: str, reference: list[float] | None, message: str) -> None:

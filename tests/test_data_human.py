@@ -11,7 +11,9 @@ from pbrl import rng
 from pbrl.data import load_human
 from pbrl.errors import InputError
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "human_preferences"
+from .data_cases import SHARED
+
+REAL = SHARED / "human_preferences"
 
 
 def triple() -> dict[str, Any]:

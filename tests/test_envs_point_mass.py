@@ -25,7 +25,7 @@ def expected_next_v(problem: Problem, temperature: float, x: np.ndarray, u: np.n
     mean, size = x @ a.T + u @ b.T, 2 * problem.dimension
     spread = problem.noise * math.sqrt(size) * np.eye(size)
     points = mean[:, None] + np.concatenate([spread, -spread])
-    return solution.v(torch.from_numpy(points)).mean(1).numpy()
+    return solution.critic.v(torch.from_numpy(points)).mean(1).numpy()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.05])
@@ -35,7 +35,7 @@ def test_bellman_equation_holds(problem: Problem, temperature: float) -> None:
     x, u = states_and_actions(problem)
     cost_x, cost_u = problem.costs
     reward = -np.einsum("ni,ij,nj->n", x, cost_x, x) - np.einsum("ni,ij,nj->n", u, cost_u, u)
-    q = solution.q(torch.from_numpy(x), torch.from_numpy(u)).numpy()
+    q = solution.critic.q(torch.from_numpy(x), torch.from_numpy(u)).numpy()
     backup = reward + problem.gamma * expected_next_v(problem, temperature, x, u)
     assert np.abs(q - backup).max() < 1e-9 * np.abs(q).max()
 
@@ -46,11 +46,11 @@ def test_optimal_action_has_no_advantage_and_no_gradient(dimension: int) -> None
     x, u = states_and_actions(Problem(dimension))
     obs = torch.from_numpy(x)
     best = torch.from_numpy(solution.control(x)).requires_grad_()
-    q = solution.q(obs, best)
-    assert (q - solution.v(obs)).abs().max() < 1e-9
+    q = solution.critic.q(obs, best)
+    assert (q - solution.critic.v(obs)).abs().max() < 1e-9
     (gradient,) = torch.autograd.grad(q.sum(), best)
     assert gradient.abs().max() < 1e-9
-    assert (solution.q(obs, torch.from_numpy(u)) < solution.v(obs)).all()
+    assert (solution.critic.q(obs, torch.from_numpy(u)) < solution.critic.v(obs)).all()
 
 
 def test_soft_value_is_the_log_integral_and_the_policy_its_softmax() -> None:
@@ -59,10 +59,10 @@ def test_soft_value_is_the_log_integral_and_the_policy_its_softmax() -> None:
     solution = solve(problem, temperature)
     obs = torch.tensor([[0.4, -0.3]], dtype=torch.float64)
     grid = torch.linspace(-8, 8, 40001, dtype=torch.float64)[:, None]
-    q = solution.q(obs.expand(len(grid), -1), grid)
+    q = solution.critic.q(obs.expand(len(grid), -1), grid)
     width = float(grid[1] - grid[0])
     integral = temperature * (torch.logsumexp(q / temperature, 0) + math.log(width))
-    assert float(solution.v(obs)[0]) == pytest.approx(float(integral), abs=1e-9)
+    assert float(solution.critic.v(obs)[0]) == pytest.approx(float(integral), abs=1e-9)
     weight = torch.softmax(q / temperature, 0)
     mean = float((weight * grid[:, 0]).sum())
     assert mean == pytest.approx(float(solution.control(obs)[0, 0]), abs=1e-9)
@@ -77,9 +77,9 @@ def test_value_equals_the_mean_discounted_return_of_the_optimal_controller() -> 
     for t in range(problem.horizon):
         obs, rew, _, _ = env.step(solution.control(obs))
         total += problem.gamma**t * rew
-    error = total - solution.v(torch.from_numpy(start)).numpy()
+    error = total - solution.critic.v(torch.from_numpy(start)).numpy()
     assert abs(error.mean()) < 3.5 * error.std() / math.sqrt(env.copies)
-    without_noise = solve(Problem(2, noise=0.0, gamma=0.95)).v(torch.from_numpy(start)).numpy()
+    without_noise = solve(Problem(2, noise=0.0, gamma=0.95)).critic.v(torch.from_numpy(start)).numpy()
     assert abs((total - without_noise).mean()) > 10 * error.std() / math.sqrt(env.copies)  # the constant is needed
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pbrl import rng
 from pbrl.errors import InputError
-from pbrl.evaluation import EVALUATION_SEED, Scores, evaluate, normalise, rollout
+from pbrl.evaluation import EVALUATION_SEED, evaluate, normalise, rollout
 from pbrl.spec import Spec
 
 HORIZON = 6
@@ -172,9 +172,9 @@ def test_evaluate_closes_what_it_made() -> None:
 
 
 def test_normalised_scores() -> None:
-    scores = Scores(np.array([[0.0, 10.0], [-10.0, np.nan]]), np.ones((2, 2), dtype=np.int64), np.zeros(2, dtype=bool))
-    np.testing.assert_array_equal(scores.normalised((-10.0, 10.0)), [[50.0, 100.0], [0.0, np.nan]])
-    with pytest.raises(InputError, match="a low and a higher one"):
+    returns = np.array([[0.0, 10.0], [-10.0, np.nan]])
+    np.testing.assert_array_equal(normalise(returns, (-10.0, 10.0)), [[50.0, 100.0], [0.0, np.nan]])
+    with pytest.raises(InputError, match="min below max"):
         normalise(np.zeros(2), (3.0, 3.0))
 
 

@@ -18,11 +18,12 @@ from pbrl.data import Dataset, Segments, hdf5
 from pbrl.errors import InputError
 from pbrl.labelers import oracle
 from pbrl.labelers.oracle import LQRCritic, SACCritic, load_critic, make_critic
-from pbrl.labelers.scores import regret
+from pbrl.labelers.scores import Regret
 
+from .data_cases import SHARED
 from .labelers_cases import KEY, normal
 
-BEHAVIOUR = Path("/work/shared/data/behaviour/hopper")
+BEHAVIOUR = SHARED / "behaviour" / "hopper"
 ATTRS = {"kind": "sac", "gamma": 0.97}
 OBS, ACT, HIDDEN, ENSEMBLE = 4, 2, 16, 3
 
@@ -97,6 +98,24 @@ def test_sac_values_are_functions_of_the_state(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(critic.v(states), v)
 
 
+def test_sac_values_are_computed_once_per_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlapping segments ask for the same states again; equal states get equal values, whatever their place."""
+    critic, states = make_critic(networks(), ATTRS), normal(30, OBS).float()
+    overlapping = states.unfold(0, 10, 1).transpose(1, 2)  # [21, 10, O]
+    expected = torch.stack([critic.v(state) for state in states]).unfold(0, 10, 1)
+    computed, plain = [], SACCritic._v
+
+    def counted(self: SACCritic, obs: Tensor) -> Tensor:
+        computed.append(len(obs))
+        return plain(self, obs)
+
+    monkeypatch.setattr(SACCritic, "_v", counted)
+    torch.testing.assert_close(critic.v(overlapping), expected)
+    assert sum(computed) == 30
+    values = critic.v(states[:4].repeat(500, 1)).reshape(500, 4)
+    assert torch.equal(values, values[:1].expand(500, 4))
+
+
 def test_sac_entropy_and_ensemble_matter() -> None:
     arrays, states = networks(), normal(9, OBS).float()
     soft, plain = (make_critic(arrays, ATTRS, entropy=entropy).v(states) for entropy in (True, False))
@@ -160,7 +179,7 @@ def test_bad_oracles(change: dict[str, Any], attrs: dict[str, Any], message: str
 
 def test_lqr_equals_the_point_masss_solution_and_its_regrets_agree() -> None:
     problem = Problem(dimension=2, noise=0.0)
-    exact = solve(problem)
+    exact = solve(problem).critic
     names = ("q_matrix", "v_matrix", "q_constant", "v_constant")
     arrays = {name: np.asarray(getattr(exact, name)) for name in names}
     critic = make_critic(arrays, {"kind": "lqr", "gamma": exact.gamma})
@@ -189,7 +208,7 @@ def test_lqr_equals_the_point_masss_solution_and_its_regrets_agree() -> None:
         source="point mass",
         fingerprint="",
     )
-    by_advantage, by_return = regret(segments, critic, "dis_dir"), regret(segments, critic, "dis_sum")
+    by_advantage, by_return = Regret(critic, "dis_dir")(segments), Regret(critic, "dis_sum")(segments)
     assert by_advantage.max() < 0
     assert (by_advantage - by_return).abs().max() < 1e-9
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pbrl.data import Segments
 from pbrl.errors import InputError
 from pbrl.labelers.protocols import StepScore
-from pbrl.labelers.scores import PartialReturn, Regret, RegretForm, partial_return, regret
+from pbrl.labelers.scores import PartialReturn, Regret, RegretForm
 
 from .labelers_cases import normal, segments_of
 
@@ -84,14 +84,14 @@ def random_world(states: int = 12, acts: int = 3) -> World:
 
 def test_partial_return_by_hand() -> None:
     segments = segments_of([[1.0, 2.0, 3.0], [0.0, 0.0, 4.0]])
-    assert partial_return(segments).tolist() == [6.0, 4.0]
-    assert partial_return(segments, "mean").tolist() == pytest.approx([2.0, 4.0 / 3.0])
-    assert partial_return(segments, "discounted", 0.5).tolist() == [2.75, 1.0]
+    assert PartialReturn()(segments).tolist() == [6.0, 4.0]
+    assert PartialReturn("mean")(segments).tolist() == pytest.approx([2.0, 4.0 / 3.0])
+    assert PartialReturn("discounted", 0.5)(segments).tolist() == [2.75, 1.0]
 
 
 def test_the_mean_is_the_sum_at_temperature_t() -> None:
     segments = segments_of(normal(20, 7))
-    torch.testing.assert_close(partial_return(segments), 7 * partial_return(segments, "mean"))
+    torch.testing.assert_close(PartialReturn()(segments), 7 * PartialReturn("mean")(segments))
 
 
 def test_regret_by_hand() -> None:
@@ -100,10 +100,10 @@ def test_regret_by_hand() -> None:
     obs = torch.tensor([[[0], [1]], [[0], [1]]])
     fields = {"obs": obs, "last_obs": torch.tensor([[2], [2]]), "term": torch.tensor([False, True])}
     segments = segments_of([[1.0, 2.0], [1.0, 2.0]], **fields)
-    assert regret(segments, critic, "dir").tolist() == [-6.0, -6.0]
-    assert regret(segments, critic, "dis_dir").tolist() == [-4.0, -4.0]
-    assert regret(segments, critic, "sum").tolist() == [23.0, -7.0]  # the second truly ended: V(s_T) = 0
-    assert regret(segments, critic, "dis_sum").tolist() == [-0.5, -8.0]
+    assert Regret(critic, "dir")(segments).tolist() == [-6.0, -6.0]
+    assert Regret(critic, "dis_dir")(segments).tolist() == [-4.0, -4.0]
+    assert Regret(critic, "sum")(segments).tolist() == [23.0, -7.0]  # the second truly ended: V(s_T) = 0
+    assert Regret(critic, "dis_sum")(segments).tolist() == [-0.5, -8.0]
 
 
 def test_discounted_forms_agree_in_a_deterministic_world() -> None:
@@ -113,7 +113,7 @@ def test_discounted_forms_agree_in_a_deterministic_world() -> None:
     assert segments.term is not None
     assert segments.term.any()
     assert not segments.term.all()
-    by_form = {form: regret(segments, critic, form) for form in FORMS}
+    by_form = {form: Regret(critic, form)(segments) for form in FORMS}
     assert (by_form["dis_dir"] - by_form["dis_sum"]).abs().max() < 1e-9
     assert (by_form["dir"] - by_form["sum"]).abs().max() > 0.5
     assert by_form["dir"].max() < 1e-9, "no segment beats the optimum"
@@ -123,9 +123,9 @@ def test_undiscounted_forms_agree_only_at_gamma_one() -> None:
     world = random_world()
     segments = world.segments()
     undiscounted = world.critic(1.0, v=normal(12))
-    assert (regret(segments, undiscounted, "dir") - regret(segments, undiscounted, "sum")).abs().max() < 1e-9
+    assert (Regret(undiscounted, "dir")(segments) - Regret(undiscounted, "sum")(segments)).abs().max() < 1e-9
     discounted = world.critic(0.9, v=normal(12))
-    assert (regret(segments, discounted, "dir") - regret(segments, discounted, "sum")).abs().max() > 0.1
+    assert (Regret(discounted, "dir")(segments) - Regret(discounted, "sum")(segments)).abs().max() > 0.1
 
 
 def test_shaping_changes_the_partial_return_but_not_the_regret() -> None:
@@ -140,8 +140,8 @@ def test_shaping_changes_the_partial_return_but_not_the_regret() -> None:
     shaped = segments_of(rew, obs=segments.obs, act=segments.act, last_obs=segments.last_obs, term=segments.term)
     shaped_critic = Table(gamma, critic.q_table - phi.unsqueeze(1), critic.v_table - phi)
     for form in ("dir", "dis_dir", "dis_sum"):
-        assert (regret(shaped, shaped_critic, form) - regret(segments, critic, form)).abs().max() < 1e-10
-    assert (partial_return(shaped) - partial_return(segments)).abs().max() > 0.5
+        assert (Regret(shaped_critic, form)(shaped) - Regret(critic, form)(segments)).abs().max() < 1e-10
+    assert (PartialReturn()(shaped) - PartialReturn()(segments)).abs().max() > 0.5
 
 
 def test_only_stochastic_regret_is_fair_to_the_unlucky() -> None:
@@ -149,9 +149,9 @@ def test_only_stochastic_regret_is_fair_to_the_unlucky() -> None:
     critic = Table(1.0, torch.zeros(1, 1), torch.zeros(1))
     obs = torch.zeros(2, 1, 1)
     lottery = segments_of([[1.0], [-1.0]], obs=obs, last_obs=obs[:, 0], term=torch.tensor([True, True]))
-    assert partial_return(lottery).tolist() == [1.0, -1.0]
-    assert regret(lottery, critic, "sum").tolist() == [1.0, -1.0]
-    assert regret(lottery, critic, "dir").tolist() == [0.0, 0.0]
+    assert PartialReturn()(lottery).tolist() == [1.0, -1.0]
+    assert Regret(critic, "sum")(lottery).tolist() == [1.0, -1.0]
+    assert Regret(critic, "dir")(lottery).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -172,16 +172,16 @@ def test_steps_of_every_score_sum_to_it(form: RegretForm) -> None:
 def test_what_human_files_lack() -> None:
     critic, obs = Table(0.9, torch.zeros(4, 1), torch.zeros(4)), torch.zeros(2, 2, 1)
     human = dataclasses.replace(segments_of([[0.0, 0.0], [0.0, 0.0]]), rew=None, last_obs=None, term=None, obs=obs)
-    assert regret(human, critic, "dir").tolist() == [0.0, 0.0]
-    assert regret(human, critic, "dis_dir").tolist() == [0.0, 0.0]
+    assert Regret(critic, "dir")(human).tolist() == [0.0, 0.0]
+    assert Regret(critic, "dis_dir")(human).tolist() == [0.0, 0.0]
     with pytest.raises(InputError, match="true rewards"):
-        partial_return(human)
+        PartialReturn()(human)
     with pytest.raises(InputError, match="true rewards"):
-        regret(human, critic, "sum")
+        Regret(critic, "sum")(human)
     with pytest.raises(InputError, match="last observation"):
-        regret(segments_of([[0.0, 0.0], [0.0, 0.0]], last_obs=None), critic, "dis_sum")
+        Regret(critic, "dis_sum")(segments_of([[0.0, 0.0], [0.0, 0.0]], last_obs=None))
     with pytest.raises(InputError, match="2 per step"):
-        partial_return(segments_of(torch.zeros(3, 4, 2)))
+        PartialReturn()(segments_of(torch.zeros(3, 4, 2)))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_contrastive_without_bias_is_bradley_terry() -> None:
 
 
 def test_shift_leaves_the_unbiased_loss_and_raises_the_biased_one() -> None:
-    """Lower log-probabilities everywhere cost nothing at bias 1, and strictly more below (dossier T4)."""
+    """Lower log-probabilities everywhere cost nothing at bias 1, and strictly more below."""
     for shift in (0.1, 1.0, 10.0):
         same = losses.contrastive(FIRST - shift, SECOND - shift, LABEL, 1.0)
         torch.testing.assert_close(same, losses.contrastive(FIRST, SECOND, LABEL, 1.0), rtol=1e-12, atol=1e-12)

@@ -30,10 +30,10 @@ def mixture(env: PointMass, skill: float, *, greedy: bool = False) -> Policy:
 
 def behaviour(env: PointMass, steps: int, seed: int) -> Behaviour:
     """As if a learner's skill had grown evenly from 0 to 1 over ``steps``; the oracle is the exact optimum."""
-    exact = solve(env.problem)
+    exact = solve(env.problem).critic
     oracle = {
-        "q_matrix": exact.q_matrix,
-        "v_matrix": exact.v_matrix,
+        "q_matrix": exact.q_matrix.numpy(),
+        "v_matrix": exact.v_matrix.numpy(),
         "q_constant": np.asarray(exact.q_constant),
         "v_constant": np.asarray(exact.v_constant),
     }

@@ -109,7 +109,7 @@ def standing_still(dataset: Dataset, episodes: int) -> float:
         scores = evaluation.rollout(act, env, members=1, episodes=episodes)
     finally:
         env.close()
-    return float(scores.normalised(tuple(dataset.info["reference"])).mean())
+    return float(evaluation.normalise(scores.returns, dataset.info["reference"]).mean())
 
 
 def label_rows(trained: Trained, answers: Mapping[str, Answers]) -> list[dict[str, object]]:

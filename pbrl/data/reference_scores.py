@@ -8,16 +8,13 @@ this library carry their own ``info["reference"] = [min, max]``, as they come fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TypeVar
 
 from ..errors import InputError
+from ..evaluation import Returns, normalise
+from .files import about
 
 V = TypeVar("V")
-Returns = TypeVar("Returns", float, NDArray[np.floating[Any]], Tensor)
 
 # (min, max) by the beginning of a name, up to a hyphen; the longest beginning counts.
 D4RL: dict[str, tuple[float, float]] = {
@@ -92,7 +89,7 @@ def d4rl_reference(name: str) -> tuple[float, float]:
 
 
 def normalized_score(name: str, returns: Returns, reference: Sequence[float] | None = None) -> Returns:
-    """100 (R - min) / (max - min) of undiscounted returns R.
+    """``evaluation.normalise`` by the name of a data set or task that D4RL knows.
 
     Args:
         name: of a data set or task, see ``d4rl_reference``.
@@ -102,7 +99,5 @@ def normalized_score(name: str, returns: Returns, reference: Sequence[float] | N
     Raises:
         InputError: a name that D4RL does not know, or a reference that is not two rising numbers.
     """
-    if reference is not None and (len(reference) != 2 or not reference[0] < reference[1]):
-        raise InputError(f"the reference of {name!r} is {list(reference)}, expected [min, max] with min below max")
-    low, high = d4rl_reference(name) if reference is None else reference
-    return 100.0 * (returns - low) / (high - low)
+    with about(name):
+        return normalise(returns, d4rl_reference(name) if reference is None else reference)

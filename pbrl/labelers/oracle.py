@@ -65,8 +65,9 @@ class SACCritic:
         return _in_chunks(self._q, _ROWS_AT_ONCE, obs, act)
 
     def v(self, obs: Tensor) -> Tensor:
-        """[..., O] -> [...] float32."""
-        return _in_chunks(self._v, _ROWS_AT_ONCE // _SAMPLES, obs)
+        """[..., O] -> [...] float32; computed once for states that come several times, as in overlapping segments."""
+        states, place = torch.unique(obs.detach().reshape(-1, obs.shape[-1]), dim=0, return_inverse=True)
+        return _in_chunks(self._v, _ROWS_AT_ONCE // _SAMPLES, states)[place].reshape(obs.shape[:-1])
 
     def _q(self, obs: Tensor, act: Tensor) -> Tensor:
         return _mlp(self.critic, torch.cat([obs, act], dim=-1)).squeeze(-1).mean(0)  # [E, B, 1] -> [B]

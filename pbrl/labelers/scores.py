@@ -128,16 +128,6 @@ class Regret:
         return self.critic.v(segments.last_obs).double() * ~segments.term
 
 
-def partial_return(segments: Segments, aggregate: Aggregate = "sum", gamma: float | None = None) -> Tensor:
-    """[M] float64, see ``PartialReturn``."""
-    return PartialReturn(aggregate, gamma)(segments)
-
-
-def regret(segments: Segments, critic: Critic, form: RegretForm = "dir") -> Tensor:
-    """[M] float64, minus the regret, see ``Regret``."""
-    return Regret(critic, form)(segments)
-
-
 def _rewards(segments: Segments, score: str) -> Tensor:
     if segments.rew is None:
         raise InputError(f"{score} needs true rewards, but {segments.source} has none")
