@@ -17,7 +17,7 @@ from .spec import Spec
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Returns = TypeVar("Returns", float, NDArray[np.floating[Any]], Tensor)
+Returns = TypeVar("Returns", float, NDArray[np.float64], NDArray[np.float32], Tensor)
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the seeds that people train with."""

@@ -158,6 +158,29 @@ def test_held_out_pairs_are_of_other_episodes(answers: dict[str, Answers]) -> No
     assert not seen & unseen
 
 
+def test_no_agent_learns_from_held_out_episodes(
+    answers: dict[str, Answers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from their transitions nor from their mean and deviation."""
+    given: list[Dataset] = []
+
+    def stop(work: Any, names: Any, shared: tuple[Any, ...], *args: Any, **kwargs: Any) -> None:
+        given.append(shared[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(dataclasses.replace(TINY, out=tmp_path / "out"))
+    (learned,) = given
+    whole = data.load(SHIPPED)
+    rows = {row.tobytes() for row in learned.obs.numpy()}
+    assert len(learned.start) == 320
+    assert not rows & {step.tobytes() for step in answers["regret"].held_out.segments.obs.flatten(0, 1).numpy()}
+    assert rows >= {step.tobytes() for step in answers["regret"].training.pairs.segments.obs.flatten(0, 1).numpy()}
+    assert learned.spec.obs_mean == pytest.approx(learned.obs.double().mean(0).tolist())
+    assert learned.spec.obs_mean != whole.spec.obs_mean
+
+
 def learner_of(name: str, dataset: Dataset) -> Any:
     return agents.find(name).make(dataset.spec, sweep(agent_config(name, TINY), [3, 4]))
 

@@ -8,8 +8,8 @@ Tiers (Fu et al. 2020, section 4; the names are ours, ``local/<env>/<tier>-v1``,
 - ``expert``: the policy with the best learning-curve score.
 - ``medium-expert``: half and half.
 - ``mixed``: a quarter each of random, poor (the policy with the worst learning-curve score), medium and expert. Not one
-  of D4RL's. The poor quarter errs in one direction, where noise would cancel out in a clone of everything: on Reacher
-  such a clone scores about 83 without it and 77 with it (the expert 99), so more is gained by telling good from bad.
+  of D4RL's. The poor quarter errs in one direction, where noise would cancel out in a clone of everything, so that more
+  is gained by telling good from bad.
 
 Policies are stochastic while they collect, as D4RL's. The reference scores stored with the data are the mean returns of
 the random policy (0) and of the expert's greedy policy (100), over episodes of their own.

@@ -52,7 +52,7 @@ class DemoConfig:
     held_out_pairs: int = 500
     """Labelled pairs, of other episodes, on which agreement with the labeler is measured."""
     held_out: float = 0.2
-    """Share of the episodes from which the held-out pairs come."""
+    """Share of the episodes from which the held-out pairs come; no agent learns anything from them."""
     segment_length: int = 10
     """Steps per segment."""
     hidden: int = 64

@@ -4,6 +4,8 @@ Segments of the shipped data set are compared by two labelers, by partial return
 CPL and P-IQL learn from the answers, IQL from the true reward as a reference; all seeds and both kinds of labels of an
 agent are one stack. Every policy then plays the same episodes in the simulator.
 
+Some episodes are kept from all agents; the pairs on which their judgement is measured are from there.
+
 What is compared is fair in this sense: all agents make equally many updates with networks of equal size and the same
 learning rate, on normalised observations; agents of two stages (SFT, CPL, P-IQL) give half of the updates to each. All
 else is the paper's default. Settings were chosen for a run of some two minutes, not for the sake of an agent. Whatever
@@ -45,7 +47,7 @@ from ..reports.tables import (
 )
 from . import side_by_side
 from .settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
-from .training import Answers, Trained, ask, train
+from .training import Answers, Trained, ask, held_aside, train
 
 
 class Tick(Protocol):
@@ -83,13 +85,14 @@ def compare(config: DemoConfig, console: Console) -> None:
     )
     with side_by_side.one_thread():
         answers = ask(dataset, path, config)
+    _, rest = held_aside(dataset, config)
     with _progress(config, console) as show:
 
         def tick(agent: str, updates: int, mean_return: float) -> None:
             show(agent, updates, float(evaluation.normalise(np.array(mean_return), reference)))
 
         processes = min(config.processes or side_by_side.cores(), len(STACKS))
-        done = side_by_side.run(train, LONGEST_FIRST, (dataset, answers, config), tick, processes=processes)
+        done = side_by_side.run(train, LONGEST_FIRST, (rest, answers, config), tick, processes=processes)
     trained = [done[name] for name in STACKS]
     still = standing_still(dataset, config.episodes)
     rows = result_rows(trained, answers, dataset, still, config, time.perf_counter() - began)

@@ -41,6 +41,20 @@ class Answers:
     difference: NDArray[np.float64]
 
 
+def held_aside(dataset: Dataset, config: DemoConfig) -> tuple[Dataset, Dataset]:
+    """The episodes that no agent learns anything from, be it labels, transitions or their scale, and all others.
+
+    Raises:
+        InputError: too few episodes.
+    """
+    count = len(dataset.start)
+    aside = round(config.held_out * count)
+    if not 0 < aside < count:
+        raise InputError(f"{dataset.name} has {count} episodes, expected some to learn from and some to hold out")
+    order = rng.permutation(rng.fold(rng.keys([config.data_seed])[0], "held-out episodes"), count)
+    return dataset.rows(order[:aside].sort().values), dataset.rows(order[aside:].sort().values)
+
+
 def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
     """Both labelers' answers to the same questions; training and held-out pairs share no episode.
 
@@ -48,12 +62,7 @@ def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
         InputError: no oracle critic beside the data, too few episodes, or segments longer than all of them.
     """
     key = rng.keys([config.data_seed])[0]
-    count = len(dataset.start)
-    aside = round(config.held_out * count)
-    if not 0 < aside < count:
-        raise InputError(f"{dataset.name} has {count} episodes, expected some to learn from and some to hold out")
-    order = rng.permutation(rng.fold(key, "held-out episodes"), count)
-    held, rest = dataset.rows(order[:aside].sort().values), dataset.rows(order[aside:].sort().values)
+    held, rest = held_aside(dataset, config)
     training = Pairs.sample(rest, config.pairs, config.segment_length, rng.fold(key, "pairs"))
     unseen = Pairs.sample(held, config.held_out_pairs, config.segment_length, rng.fold(key, "held-out pairs"))
     critic = load_critic(path)
@@ -97,7 +106,10 @@ def train(
     answers: Mapping[str, Answers],
     config: DemoConfig,
 ) -> Trained:
-    """Train and evaluate the stack of an agent; ``tick(updates, mean return)`` at the start and at evaluations."""
+    """Train and evaluate the stack of an agent; ``tick(updates, mean return)`` at the start and at evaluations.
+
+    ``dataset`` is all that is learned from, the other side of ``held_aside``.
+    """
     began = time.perf_counter()
     tick(0, np.nan)
     kinds = STACKS[name]
