@@ -24,7 +24,9 @@ from experiments.demo import training as demo_training
 from experiments.demo.settings import LABELS, LONGEST_FIRST, STACKS, DemoConfig, agent_config
 from experiments.demo.training import Answers, ask
 from experiments.held_out import difference
-from experiments.reports import tables
+from experiments.reports import score_tables, tables
+from experiments.reports.findings import findings
+from experiments.reports.rows import GAPS, Row
 from pbrl import data
 from pbrl.data import Dataset, hdf5
 from pbrl.errors import InputError
@@ -94,7 +96,7 @@ def test_accuracy_by_gap_adds_up(folder: Path) -> None:
             continue
         mine = [one for one in judged if all(one[name] == row[name] for name in ("agent", "labels", "seed"))]
         assert {one["judge"] for one in mine} == {row["labels"]}
-        assert [one["gap"] for one in mine] == list(tables.GAPS)
+        assert [one["gap"] for one in mine] == list(GAPS)
         right = sum(float(one["accuracy"]) * int(one["pairs"]) for one in mine)
         assert right / sum(int(one["pairs"]) for one in mine) == pytest.approx(float(row["label_accuracy"]), abs=1e-3)
     assert {one["judge"] for one in judged if one["agent"] == "bc"} == set(LABELS)
@@ -278,7 +280,7 @@ def test_out_is_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def result(agent: str, labels: str, scores: list[float]) -> list[tables.Row]:
+def result(agent: str, labels: str, scores: list[float]) -> list[Row]:
     shared = {"agent": agent, "labels": labels, "score_still": "50.0", "label_accuracy": "0.75"}
     return [{**shared, "score_last": str(score), "score_best": str(score + 1)} for score in scores]
 
@@ -293,7 +295,7 @@ def test_findings_follow_from_the_numbers() -> None:
         *result("cpl", "regret", high),
         *result("iql", "true_reward", high),
     ]
-    labels, cloning, still = tables.findings(rows)
+    labels, cloning, still = findings(rows)
     assert "for sft partial-return labels score higher" in labels
     assert "for cpl regret labels score higher" in labels
     assert "overlap" not in labels
@@ -304,9 +306,9 @@ def test_findings_follow_from_the_numbers() -> None:
 
 
 def test_members_that_diverged_are_counted() -> None:
-    assert tables.interval_text([80.0, math.nan, 80.0]) == "80.0 [80.0, 80.0] (1 of 3 diverged)"
-    assert tables.interval_text([math.nan]) == "none (1 of 1 diverged)"
-    table = tables.score_table(result("bc", "none", [80.0, math.nan]))
+    assert score_tables.interval_text([80.0, math.nan, 80.0]) == "80.0 [80.0, 80.0] (1 of 3 diverged)"
+    assert score_tables.interval_text([math.nan]) == "none (1 of 1 diverged)"
+    table = score_tables.score_table(result("bc", "none", [80.0, math.nan]))
     assert "(1 of 2 diverged)" in table.rows[0][3]
 
 

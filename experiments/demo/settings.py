@@ -16,7 +16,7 @@ from agents.preference.p_iql import PIQLConfig
 from agents.preference.sft import SFTConfig
 from pbrl.errors import InputError
 
-from ..reports.tables import GAPS
+from ..reports.rows import GAPS
 
 LABELS = ("partial_return", "regret")
 STACKS: dict[str, tuple[str, ...]] = {

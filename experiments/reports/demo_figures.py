@@ -9,7 +9,8 @@ import numpy as np
 from pbrl import figures
 from pbrl.statistics import GapAccuracy
 
-from ..reports.tables import GAPS, Row, groups, number, read_curves, read_labels, read_results, whole, words
+from .rows import GAPS, Row, groups, number, read_curves, read_labels, read_results, whole
+from .score_tables import words
 
 
 def draw(folder: Path) -> None:

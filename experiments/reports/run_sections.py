@@ -1,0 +1,200 @@
+"""The sections of the report that are about training runs: what their files say, each and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pbrl import figures
+from pbrl.errors import InputError
+from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS
+
+from .page import Block, Figure, Section, Table, Text
+from .rows import Row, number, numeric, read_rows, whole
+from .score_tables import interval_text, percent
+from .settings_table import read_json, settings_table
+
+METRIC_NAMES = {
+    "score": "normalised score: 0 = random policy, 100 = expert",
+    "return": "return per episode",
+    "held_out_accuracy": "share of held-out labels predicted",
+}
+"""What a run may be judged by, the first that it has recorded counts; in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What the files of a training run say.
+
+    Attributes:
+        folder: where they lie.
+        config: ``config.json``.
+        members: rows of ``members.csv``.
+        series: metric -> (updates [N], values [P, N]).
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    members: tuple[Row, ...]
+    series: Mapping[str, tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def lead(self) -> str:
+        """What was run, in a sentence."""
+        identity = self.config.get("identity")
+        identity = identity if isinstance(identity, dict) else {}
+        dataset = identity.get("dataset")
+        on = f" on {dataset.get('name')}" if isinstance(dataset, dict) else ""
+        until = f", {identity['updates']} updates" if "updates" in identity else ""
+        count = len(self.members)
+        return f"{count} member{'s' * (count > 1)} of {self.config.get('agent')}{on}{until}."
+
+    @property
+    def metric(self) -> str | None:
+        """What the run is judged by."""
+        return next((name for name in METRIC_NAMES if name in self.series), None)
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """Members that differ in the seed alone, by what they share where it differs from other groups."""
+        varied = [
+            column
+            for column in self.members[0]
+            if column not in ("member", "seed") and len({row[column] for row in self.members}) > 1
+        ]
+        found: dict[str, list[int]] = {}
+        for place, row in enumerate(self.members):
+            shared = [row[column] if column == "labels" else f"{column}={row[column]}" for column in varied]
+            found.setdefault(", ".join(shared) or str(self.config.get("agent")), []).append(place)
+        return found
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a training run.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+    """
+    config = read_json(folder / CONFIG)
+    if not isinstance(config.get("agent"), str):
+        raise InputError(f"{folder / CONFIG}: no agent is named, expected the JSON that pbrl train has written")
+    members = read_rows(folder / MEMBERS, ("member", "seed"))
+    path = folder / METRICS
+    rows = numeric(
+        path, read_rows(path, ("member", "updates", "name", "value"), empty=True), ("value",), counts=("updates",)
+    )
+    series = {}
+    place = {row["member"]: position for position, row in enumerate(members)}
+    for name in METRIC_NAMES:
+        mine = [row for row in rows if row["name"] == name]
+        if not mine:
+            continue
+        updates = sorted({whole(row, "updates") for row in mine})
+        values = np.full((len(members), len(updates)), np.nan)
+        for row in mine:
+            if row["member"] not in place:
+                raise InputError(f"{path}: member {row['member']!r} is not in {MEMBERS}, expected one that is")
+            values[place[row["member"]], updates.index(whole(row, "updates"))] = number(row, "value")
+        series[name] = (updates, values)
+    return RunRecord(folder, config, tuple(members), series)
+
+
+def run_sections(run: RunRecord, drawings: Path, place: int) -> list[Section]:
+    """The sections on one run, the one at ``place``; its figure is drawn into the folder ``drawings``."""
+    sections = []
+    if run.metric is None:
+        sections.append(Section("Scores", (Text("Nothing was evaluated yet."),)))
+    else:
+        drawn = drawings / f"{place}-{run.metric}.png"
+        blocks: list[Block] = [_scores([run])]
+        if len(run.series[run.metric][0]) > 1:
+            _draw([run], drawn)
+            blocks.append(
+                Figure(drawn, f"{run.metric.replace('_', ' ')}: interquartile mean and middle half of the seeds.")
+            )
+        sections.append(Section("Scores", tuple(blocks)))
+    return [
+        *sections,
+        Section("Members", (_members(run),)),
+        Section("Settings", (settings_table(run.folder / CONFIG),)),
+        Section("Environment", (settings_table(run.folder / ENVIRONMENT),)),
+    ]
+
+
+def comparison(runs: Sequence[RunRecord], drawings: Path) -> Section:
+    """The section on several runs together; its figure is drawn into the folder ``drawings``."""
+    judged = [run for run in runs if run.metric is not None]
+    if not judged:
+        return Section("All runs", (Text("Nothing was evaluated yet."),))
+    blocks: list[Block] = [_scores(judged)]
+    metrics = {run.metric for run in judged}
+    if len(metrics) == 1 and any(len(run.series[str(run.metric)][0]) > 1 for run in judged):
+        _draw(judged, drawings / "all.png")
+        blocks.append(Figure(drawings / "all.png", "All runs: interquartile mean and middle half of the seeds."))
+    return Section("All runs", tuple(blocks))
+
+
+def _scores(runs: Sequence[RunRecord]) -> Table:
+    """A line per run and group of members that differ in the seed alone."""
+    lines = []
+    for run in runs:
+        updates, values = run.series[str(run.metric)]
+        accuracy = run.series.get("held_out_accuracy")
+        scale = 100.0 if run.metric == "held_out_accuracy" else 1.0
+        for group, members in run.groups.items():
+            last, best = values[members, -1], np.fmax.reduce(values[members], axis=1)
+            own = "-" if accuracy is None else percent(float(accuracy[1][members, -1].mean()))
+            cells = (interval_text(list(last * scale)), interval_text(list(best * scale)), own)
+            lines.append((run.name, group, str(updates[-1]), str(len(members)), *cells))
+    several = len(runs) > 1
+    header = ("run", "members", "updates", "seeds", "last", "best", "held-out labels")
+    judge = METRIC_NAMES[str(runs[0].metric)] + (" (in %)" if runs[0].metric == "held_out_accuracy" else "")
+    return Table(
+        header=header if several else header[1:],
+        rows=tuple(line if several else line[1:] for line in lines),
+        words=2 if several else 1,
+        caption=f"{judge[0].upper()}{judge[1:]}. Interquartile mean over seeds [95 % bootstrap interval]. "
+        "Last: at the last evaluation, the number to go by. Best: each member at its best evaluation, which flatters.",
+    )
+
+
+def _draw(runs: Sequence[RunRecord], path: Path) -> None:
+    """Learning curves of all groups of the runs."""
+    curves = {}
+    for run in runs:
+        updates, values = run.series[str(run.metric)]
+        for group, members in run.groups.items():
+            curves[f"{run.name}: {group}" if len(runs) > 1 else group] = (updates, values[members])
+    metric = str(runs[0].metric)
+    title = runs[0].name if len(runs) == 1 else "All runs"
+    figures.learning_curves(curves, path, title=title, axis=METRIC_NAMES[metric].partition(":")[0])
+
+
+def _members(run: RunRecord) -> Table:
+    columns = list(run.members[0])
+    cells: list[tuple[str, ...]] = []
+    if run.metric is not None:
+        updates, values = run.series[run.metric]
+        for row, curve in zip(run.members, values):
+            seen = np.isfinite(curve).any()
+            best = int(np.nanargmax(curve)) if seen else 0
+            ends = (_short(curve[-1]), _short(curve[best]), str(updates[best]) if seen else "-")
+            cells.append((*row.values(), *ends))
+        columns += [f"last {run.metric}", f"best {run.metric}", "best at"]
+    else:
+        cells = [tuple(row.values()) for row in run.members]
+    return Table(tuple(columns), tuple(cells), words=0, fold=f"All {len(cells)} members")
+
+
+def _short(value: float) -> str:
+    return "diverged" if math.isnan(value) else f"{value:.4g}"
