@@ -30,6 +30,7 @@ from typing import Any
 
 from . import checkpoint
 from .agent import Learner
+from .checkpoint import Checkpoint
 from .data.files import replacing, unwritable
 from .environment import describe
 from .errors import InputError
@@ -145,6 +146,10 @@ class Run:
         """The folder of the figures."""
         return self.folder / "figures"
 
+    def saved(self) -> Checkpoint | None:
+        """The checkpoint; None where none is complete yet. See ``pbrl.checkpoint.find``."""
+        return checkpoint.find(self.checkpoint)
+
     def save(self, learner: Learner) -> None:
         """Write the checkpoint; see ``pbrl.checkpoint.save``."""
         checkpoint.save(self.checkpoint, learner, agent=self.config["agent"], config=self.identity)
@@ -169,7 +174,7 @@ class Run:
         from torch.utils.tensorboard import SummaryWriter  # half a second, which reading a run need not wait for
 
         with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
-            events = SummaryWriter(str(self.folder), purge_step=updates + 1 if updates else None)
+            events = SummaryWriter(str(self.folder), purge_step=updates + 1)
             try:
                 yield Record(file, events, tuple(names))
             finally:

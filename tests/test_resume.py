@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from experiments.cli import main
 from pbrl import checkpoint
@@ -99,6 +100,38 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
         "checkpoint.json",
         f"weights-{UPDATES}.safetensors",
     ]
+
+
+def test_killed_during_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the weights and the file that names them: nothing is complete, so training begins again."""
+    data = tmp_path / "data.hdf5"
+    hdf5.save(dataset(lengths=(30, 25, 40, 30), ends="xtx."), data)
+    threads = torch.get_num_threads()
+    words = ["train", "cpl", "--dataset", str(data), *OPTIONS, "--updates", "120", "--hidden", "8"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    write = checkpoint._write
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == checkpoint.INDEX:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", killed)
+        assert main([*words, "--out", str(tmp_path / "killed")]) == 130
+    run = only_run(tmp_path / "killed")
+    (left,) = (run / "checkpoint").iterdir()
+    assert left.name.startswith("weights-")
+    assert main(["train", "--resume", str(run)]) == 0
+    torch.set_num_threads(threads)
+    updates, weights, metrics = final_state(run)
+    expected_updates, expected, expected_metrics = final_state(only_run(tmp_path / "whole"))
+    assert (updates, metrics) == (expected_updates, expected_metrics)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    seen = EventAccumulator(str(run))
+    seen.Reload()
+    recorded = [event.step for event in seen.Scalars(seen.Tags()["scalars"][0])]
+    assert recorded == sorted(set(recorded))
 
 
 def test_killed_three_times(tmp_path: Path) -> None:

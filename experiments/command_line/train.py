@@ -20,7 +20,7 @@ Values = Mapping[str, Sequence[float]]
 
 
 def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None:
-    """Train from the run's checkpoint, or from the start, to the end.
+    """Train from the run's checkpoint, or from the start where none is complete, to the end.
 
     Args:
         planned: what to train; its learner is changed.
@@ -31,7 +31,7 @@ def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None
         InputError: a checkpoint that does not fit, or a folder that cannot be written.
     """
     options, learner = planned.request.options, planned.learner
-    if run.checkpoint.exists():
+    if run.saved() is not None:
         run.load(learner)
     total = options.run.updates
     with run.recording(planned.population.names, updates=learner.updates) as record:

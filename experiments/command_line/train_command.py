@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 import agents
-from pbrl import checkpoint, loops
+from pbrl import loops
 from pbrl.errors import InputError
 from pbrl.run import Run
 
@@ -70,7 +70,7 @@ def _follow(planned: planning.Plan, run: Run) -> int:
     members, total = len(planned.population.members), planned.request.options.run.updates
     for note in planned.notes:
         screen.print(f"[yellow]note:[/yellow] {note}", highlight=False)
-    saved = checkpoint.find(run.checkpoint)
+    saved = run.saved()
     since = saved.updates if saved is not None else 0
     what = f"{members} member{'s' * (members > 1)} of {planned.request.agent}"
     out.print(
@@ -80,7 +80,7 @@ def _follow(planned: planning.Plan, run: Run) -> int:
         with bar(screen, planned.request.agent, members, since, total) as watch:
             fit(planned, run, watch)
     except KeyboardInterrupt:
-        saved = checkpoint.find(run.checkpoint)
+        saved = run.saved()
         done = saved.updates if saved is not None else 0
         raise KeyboardInterrupt(
             f"{done} of {total} updates are kept, go on with: pbrl train --resume {run.folder}"
