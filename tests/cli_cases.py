@@ -9,8 +9,10 @@ import torch
 
 from pbrl.data import Dataset, hdf5
 
-QUICK = ["--updates", "20", "--episodes", "2", "--pairs", "30", "--segment-length", "3"]
-QUICK += ["--hidden", "8", "--batch-size", "4"]
+PAIRS = ["--pairs", "30", "--segment-length", "3"]
+"""For agents that take labels."""
+SHORT = ["--updates", "20", "--episodes", "2"]
+QUICK = [*SHORT, *PAIRS, "--hidden", "8", "--batch-size", "4"]
 
 
 def point_mass(folder: Path, **changed: object) -> Path:

@@ -85,6 +85,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = Pairs.sample(load(good), 5, 3, keys([0])[0])
     Preferences(pairs, torch.full((5,), 0.5), By("me")).save(folder / "ties_own.hdf5")
     Preferences(pairs.take(torch.arange(0)), torch.zeros(0), By("me")).save(folder / "empty_own.hdf5")
+    own = folder / "good_own.hdf5"
+    Preferences(pairs, torch.tensor([0.0, 1.0, 0.5, 1.0, 1.0]), By("me")).save(own)
+    edited(own, "nan_own", at("segments/obs", 2, np.nan))
+    edited(own, "unit_own", lambda file: file["segments/act"].__setitem__(..., 50 * file["segments/act"][()]))
+    edited(own, "actions_own", put("segments/act", np.zeros((10, 3, 3), np.float32)))
+    edited(own, "rows_own", put("segments/act", np.zeros((9, 3, 2), np.float32)))
+    edited(own, "index_own", at("first", 0, 77))
     (folder / "file").write_text("")
     (folder / "empty").mkdir()
     return folder
@@ -132,7 +139,18 @@ CASES = [
     (f"{CPL} --labels none", "'none'", "cpl needs labels"),
     (f"{CPL} --labels partial_return partial_return", "given twice", "different"),
     (f"{CPL} --labels partial_return:discounted", "gamma", "needs one"),
-    (f"{CPL} --label-gamma 0.9", "gamma 0.9", "discounted"),
+    (f"{CPL} --label-gamma 0.9", "--label-gamma has no effect", "discount of partial_return:discounted"),
+    (f"{CPL} --label-margin 3", "--label-margin has no effect", "unit of --label-equal and --label-skip"),
+    (f"{CPL} --labels {{files}}/good_own.hdf5 --label-beta 3", "--label-beta has no effect", "own pairs and answers"),
+    (f"{CPL} --labels {{files}}/good_own.hdf5 --pairs 20", "--pairs has no effect", "own pairs and answers"),
+    (f"{CPL} --labels {{files}}/human.npz --held-out 0 --label-seed 3", "--label-seed has no effect", "human.npz"),
+    ("train iql --dataset {files}/small.hdf5 --segment-length 3", "--segment-length has no effect", "iql takes no"),
+    ("train iql --dataset {files}/small.hdf5 --labels none --held-out 0", "--held-out has no effect", "iql takes no"),
+    (f"{CPL} --labels regret --label-equal 0.1", "--label-margin is missing", "'regret'"),
+    (f"{CPL} --labels partial_return:mean --label-skip 0.1", "--label-margin is missing", "'partial_return:mean'"),
+    (f"{CPL} --segment-length 10", "held-out episodes: small has one window of 10", "at least two"),
+    (f"{CPL} --held-out 0.01", "12 episodes", "some to hold out"),
+    (f"{CPL} --label-seed 99999999999999999999", "label_seed is 99999999999999999999", "below 2 to the power of 63"),
     (f"{CPL} --label-beta -1", "beta is -1", "between 0 and inf"),
     (f"{CPL} --label-mistake 2", "mistake is 2", "between 0 and 1"),
     (f"{CPL} --label-equal 0.1 --label-margin -3", "margin is -3", "above 0"),
@@ -152,6 +170,16 @@ CASES = [
     (f"{CPL} --labels {{files}}/empty_own.hdf5", "are empty", "at least one"),
     (f"{CPL} --labels {{files}}/small.hdf5", "not a file of preferences", "small.hdf5"),
     ("train iql --dataset {files}/small.hdf5 --labels regret", "iql takes no labels", "expected none"),
+    *(
+        (f"{CPL} --held-out 0 --labels {{files}}/{name}.hdf5", name, found)
+        for name, found in (
+            ("nan_own", "obs"),
+            ("unit_own", "act"),
+            ("index_own", "first points outside"),
+            ("rows_own", "segments"),
+        )
+    ),
+    (f"{CPL} --held-out 0 --labels {{files}}/actions_own.hdf5", "actions of 3", "expected 2"),
     ("train p_iql --held-out 0 --labels {files}/human.npz", "p_iql learns from transitions", "expected a data set"),
     # numbers
     (f"{CPL} --updates 0", "updates is 0", "at least 1"),
@@ -164,6 +192,11 @@ CASES = [
     (f"{CPL} --threads -1", "threads is -1", "at least 0"),
     (f"{CPL} --alpha 0", "CPLConfig.alpha is 0", "above 0"),
     (f"{CPL} --alpha 0.1 nan", "alpha is nan", "above 0"),
+    (f"{CPL} --alpha 0.1 0.1", "alpha has the value 0.1 twice", "each once"),
+    (f"{CPL} --hidden 0", "CPLConfig.hidden is 0", "at least 1"),
+    (f"{CPL} --hidden -3 4", "CPLConfig.hidden is -3 4", "at least 1"),
+    ("train p_iql --dataset {files}/small.hdf5 --reward-hidden 8 0", "reward_hidden is 8 0", "at least 1"),
+    (f"{CPL} --seed 99999999999999999999", "seed is 99999999999999999999", "below 2 to the power of 63"),
     (f"{CPL} --dropout 1.5", "dropout is 1.5", "at most 0.99"),
     # machine and folders
     (f"{CPL} --device cuda:64", "device is 'cuda:64'", "GPUs"),
@@ -206,8 +239,10 @@ def test_one_sentence_and_nothing_written(
     if argv[0] == "train" and "--dataset" in argv:
         names = {word for word in argv if word.startswith("--")}
         quick = list(zip(QUICK[::2], QUICK[1::2]))
-        fields = {"--hidden", "--batch-size", "--updates", "--episodes", "--pairs", "--segment-length"}
-        argv += [word for pair in quick if pair[0] in fields - names for word in pair]
+        labels = argv[argv.index("--labels") + 1] if "--labels" in argv else ""
+        if argv[1] == "iql" or labels.endswith((".npz", ".hdf5")):  # they take no such options
+            names |= {"--pairs", "--segment-length"}
+        argv += [word for pair in quick if pair[0] not in names for word in pair]
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("pbrl: ")

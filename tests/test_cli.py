@@ -22,9 +22,10 @@ from experiments.command_line.options import TrainOptions
 from experiments.command_line.population import fitted
 from experiments.command_line.reading import docs
 from pbrl.errors import InputError
-from pbrl.members import is_shared
+from pbrl.members import is_shared, schedule_fields, sweep
 from pbrl.run import Run
-from tests.cli_cases import QUICK, point_mass
+from pbrl.spec import Spec
+from tests.cli_cases import PAIRS, QUICK, SHORT, point_mass
 
 PROGRAM = [sys.executable, "-c", "import sys; from experiments.cli import main; sys.exit(main())"]
 ROOT = Path(__file__).parents[1]
@@ -132,13 +133,32 @@ def test_stages_are_shortened_only_where_nobody_set_them() -> None:
 
 
 @pytest.mark.parametrize("name", agents.names())
+def test_the_fields_of_stages_are_the_boundaries(name: str) -> None:
+    """By which the command line knows what must fit into a run."""
+    algorithm = agents.find(name)
+    stages = schedule_fields(algorithm.config, "stage")
+    marked = [dict.fromkeys(stages, 7), dict.fromkeys(stages, 8)]
+    for values in marked:
+        learner = algorithm.make(Spec("toy", 3, 2), sweep(algorithm.config(**values), [0]))
+        positive = [boundary for boundary in getattr(learner, "boundaries", ()) if boundary]
+        assert positive == sorted(set(values.values()))
+
+
+def test_a_field_that_happens_to_equal_a_stage_is_left_alone() -> None:
+    request, said = fitted(parse(agents.find("cpl"), ["--updates", "1000", "--warmup", "200000"]))
+    assert (request.shared["bc_updates"], request.shared["warmup"]) == (400, 200_000)
+    assert "--warmup" not in said[0]
+
+
+@pytest.mark.parametrize("name", agents.names())
 def test_any_agent_trains_with_few_updates(name: str, tmp_path: Path) -> None:
     data = point_mass(tmp_path)
     fields = {field.name: field for field in dataclasses.fields(agents.find(name).config)}
     small = {"hidden": "8", "reward_hidden": "8", "batch_size": "4", "reward_batch_size": "4"}
     words = [f"--{key.replace('_', '-')}={value}" for key, value in small.items() if key in fields]
     assert all(is_shared(fields[key]) for key in small if key in fields)
-    assert cli.main(["train", name, "--dataset", str(data), *QUICK[:8], *words, "--out", str(tmp_path)]) == 0
+    words += PAIRS if agents.find(name).family == "preference" else []
+    assert cli.main(["train", name, "--dataset", str(data), *SHORT, *words, "--out", str(tmp_path)]) == 0
     assert Run.open(only_run(tmp_path)).metrics()
 
 

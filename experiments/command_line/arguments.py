@@ -25,7 +25,7 @@ class Request:
         options: those that all agents share.
         shared: the agent's fields with one value for the whole stack.
         swept: the agent's other fields, with one or more values each.
-        given: names of the agent's fields that were named on the command line.
+        given: names of the fields, the agent's and the options', that were named on the command line.
     """
 
     agent: str
@@ -39,7 +39,8 @@ def parse(algorithm: Algorithm, arguments: Sequence[str]) -> Request:
     """The request that command line words after ``pbrl train AGENT`` make.
 
     Raises:
-        InputError: an unknown option, several values for a shared field, or values of another type or out of range.
+        InputError: an unknown option, several values for a shared field, one value twice, or values of another type or
+            out of range.
         SystemExit: 0, after printing help.
     """
     hints = get_type_hints(TrainOptions)
@@ -65,12 +66,17 @@ def parse(algorithm: Algorithm, arguments: Sequence[str]) -> Request:
     parsed: Any = read(whole, arguments, f"pbrl train {algorithm.name}", about)
     settings = vars(getattr(parsed, algorithm.name))
     shared = {name: value for name, value in settings.items() if is_shared(configured[name])}
+    swept = {name: value for name, value in settings.items() if name not in shared}
+    for name, values in swept.items():
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise InputError(f"{name} has the value {twice} twice, expected each once: equal members learn the same")
     return Request(
         algorithm.name,
         TrainOptions(**{name: group(**vars(getattr(parsed, name))) for name, group in groups.items()}),
         shared,
-        {name: value for name, value in settings.items() if name not in shared},
-        frozenset(given.keys() & configured.keys()),
+        swept,
+        frozenset(given),
     )
 
 

@@ -38,11 +38,12 @@ class LabelOptions:
     of humans. Several: members for each. none (or true_reward): for agents that take no labels. By default
     partial_return if the agent takes labels."""
     pairs: int = 1000
-    """How many pairs of segments are labelled."""
+    """How many pairs of segments to learn from."""
     segment_length: int = 25
     """Steps in a segment."""
     held_out: float = 0.1
-    """Share of the pairs kept from training, to measure how well the agent predicts labels. 0: none."""
+    """Share of the episodes put aside, from which about the same share of all pairs is drawn to measure how well the
+    agent predicts labels. Of a file of answers: share of its pairs. 0: none."""
     label_seed: int = 0
     """Seed of which pairs are asked and how they are answered."""
     label_beta: float = math.inf
@@ -56,9 +57,10 @@ class LabelOptions:
     label_myopia: float = 1.0
     """Weight of each step relative to the next one: below 1, late steps of a segment count more."""
     label_margin: Number = None
-    """Unit of label-equal and label-skip. By default the mean return of a segment."""
+    """What label-equal and label-skip are shares of, in units of the score. By default, for partial_return alone, the
+    mean return of a segment."""
     label_gamma: Number = None
-    """Discount of partial_return:discounted."""
+    """Discount of partial_return:discounted, which needs it."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,9 @@ class TrainOptions:
         if not seeds:
             raise InputError("seed has no values, expected at least one")
         self._at_least(0, seed=min(seeds))
+        for name, value in (("label_seed", self.label.label_seed), ("seed", max(seeds))):
+            if value >= 1 << 63:
+                raise InputError(f"{name} is {value}, expected a number below 2 to the power of 63")
         twice = [seed for seed in seeds if seeds.count(seed) > 1]
         if twice:
             raise InputError(f"seed {twice[0]} is given twice, expected different ones: equal members learn the same")

@@ -25,6 +25,7 @@ from .problem import (
     Simulator,
     absolute,
     answers,
+    check_effect,
     check_labels,
     is_file,
     load_dataset,
@@ -81,6 +82,7 @@ def plan(request: Request) -> Plan:
     labels = check_labels(named, request.agent, wants_pairs)
     if labels != named:
         population = populate(request, labels, on)
+    check_effect(options.label, labels, request.agent, wants_pairs, request.given)
     told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if wants_pairs else []
     of_member = [told[labels.index(name)] for name in population.labels] if told else []
     preferences = [each.train for each in of_member] if len(told) > 1 else told[0].train if told else None
@@ -90,6 +92,7 @@ def plan(request: Request) -> Plan:
         where = None
     elif where is None and options.run.episodes:
         notes = [*notes, "no evaluation: the data name no simulator, choose one with --env"]
+    notes = [*notes, *(each.note for each in told if each.note)]
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
     tests = tuple(each.held_out for each in of_member) or (None,) * len(population.members)
     return Plan(request, on, population, learner, source, tests, where, identity, tuple(notes))
@@ -205,6 +208,7 @@ def request_of(run: Run) -> Request:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{run.folder}: config.json is damaged, expected what pbrl train has written") from None
+    # Its schedule is fixed, as if every field had been named; what was named of the options has been checked.
     return Request(algorithm.name, options, shared, swept, frozenset(fields))
 
 

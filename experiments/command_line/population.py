@@ -11,7 +11,7 @@ import torch
 
 import agents
 from pbrl import compiler, products
-from pbrl.agent import Learner, Staged
+from pbrl.agent import Learner
 from pbrl.errors import InputError
 from pbrl.members import Members, schedule_fields, sweep
 from pbrl.spec import Spec
@@ -104,9 +104,7 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
     """
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
-    probe = algorithm.config(**{**shared, **{name: values[0] for name, values in request.swept.items() if values}})
-    counts = schedule_fields(algorithm.config, "stage", "warmup")
-    stages = [name for name in counts if shared[name] in _boundaries(request.agent, probe)]
+    counts, stages = schedule_fields(algorithm.config, "stage", "warmup"), schedule_fields(algorithm.config, "stage")
     last = max((shared[name] for name in stages), default=0)
     free = [name for name in counts if name not in request.given]
     updates = request.options.run.updates
@@ -121,12 +119,6 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
             shared[name] = shorter
     sentence = f"stages are shortened to fit into {updates} updates: {', '.join(said)}"
     return dataclasses.replace(request, shared=shared), [sentence]
-
-
-def _boundaries(agent: str, config: Any) -> tuple[int, ...]:
-    """Where the stages of an agent with this config begin, from a learner of the smallest size."""
-    learner = agents.find(agent).make(Spec("probe", 1, 1), Members((config,), (0,)))
-    return learner.boundaries if isinstance(learner, Staged) else ()
 
 
 def populate(request: Request, labels: Sequence[str], on: Machine) -> Population:
@@ -156,14 +148,11 @@ def make_learner(request: Request, spec: Spec, population: Population) -> Learne
     Raises:
         InputError: a last stage that would begin only after the last update.
     """
-    learner = agents.find(request.agent).make(spec, population.members)
-    updates = request.options.run.updates
-    if isinstance(learner, Staged) and learner.boundaries and updates <= learner.boundaries[-1]:
-        last = learner.boundaries[-1]
-        names = [name for name, value in request.shared.items() if value == last]
-        name = names[0] if names else "the stages before"
+    updates, stages = request.options.run.updates, schedule_fields(population.members.shared, "stage")
+    name = max(stages, key=lambda stage: request.shared[stage], default=None)
+    if name is not None and updates <= request.shared[name]:
         raise InputError(
-            f"updates is {updates} but {name} is {last}, expected more updates than that: "
+            f"updates is {updates} but {name} is {request.shared[name]}, expected more updates than that: "
             f"the last stage of {request.agent} begins only then"
         )
-    return learner
+    return agents.find(request.agent).make(spec, population.members)

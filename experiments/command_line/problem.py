@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 import envs
 from pbrl import data, rng
 from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.checks import check_finite
+from pbrl.data.files import about
 from pbrl.errors import InputError
 from pbrl.labelers.oracle import load_critic
-from pbrl.labelers.teachers import LABELERS, make_labeler, mean_segment_return
+from pbrl.labelers.teachers import LABELERS, Teacher, make_labeler, mean_segment_return
 from pbrl.spec import Spec
 
+from ..questions import put_aside, questions
+from .arguments import option
 from .options import DataOptions, LabelOptions
 
 UNLABELLED = ("none", "true_reward")
 FILES = (".npz", ".hdf5", ".h5")
+IN_REWARD = ("partial_return", "partial_return:sum")
+"""The labelers whose scores are returns of segments."""
+DISCOUNTED = "partial_return:discounted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +36,13 @@ class Answers:
 
     Attributes:
         train: to learn from.
-        held_out: of other rows of the data, or None.
+        held_out: of other episodes, or of a file's other rows, or None.
+        note: a sentence that the user should read, or "".
     """
 
     train: Preferences
     held_out: Preferences | None
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +80,10 @@ def is_file(labels: str) -> bool:
 
 
 def answers(options: LabelOptions, labels: str, dataset: Dataset | None, source: str | None) -> Answers:
-    """The labelled pairs of one labeler, or of a file, split in two.
+    """The labelled pairs of one labeler, or of a file, in two parts: to learn from, and held out.
+
+    A labeler is asked about ``pairs`` pairs to learn from, and about others of episodes put aside. Stored answers are
+    what they are: their split drops pairs that belong to neither side.
 
     Args:
         labels: one of ``LABELERS``, or a file.
@@ -78,35 +91,62 @@ def answers(options: LabelOptions, labels: str, dataset: Dataset | None, source:
         source: name or path of the data set, beside which the oracle of regret labels lies.
 
     Raises:
-        InputError: unknown labels, no data set, no oracle, or no usable answer.
+        InputError: no data set, no oracle, too few episodes, or no usable answer on either side.
     """
+    key = rng.keys([options.label_seed])[0]
     if is_file(labels):
-        stored = load_file(labels)
+        told = _split(load_file(labels), labels, options.held_out, rng.fold(key, "held out"))
     else:
-        if labels not in LABELERS:
-            expected = ", ".join((*LABELERS, *UNLABELLED))
-            raise InputError(f"unknown labels {labels!r}, expected a file or one of {expected}")
         if dataset is None or source is None:
             raise InputError(f"labels {labels!r} need --dataset, expected a name such as local/reacher/mixed-v1")
-        critic = load_critic(data.resolve(source)) if labels.startswith("regret") else None
-        labeler = make_labeler(labels, critic=critic, gamma=options.label_gamma, **_teacher(options, dataset))
-        key = rng.keys([options.label_seed])[0]
-        pairs = Pairs.sample(dataset, options.pairs, options.segment_length, rng.fold(key, "pairs"))
-        stored = labeler(pairs, rng.fold(key, "answers"))
-        stored.check()
-    if not options.held_out:
+        told = _asked(_labeler(options, labels, dataset, source), options, dataset, key)
+    told.train.check()
+    if told.held_out is not None:
+        with about("held-out pairs (none with --held-out 0)"):
+            told.held_out.check()
+    return told
+
+
+def _split(stored: Preferences, name: str, held_out: float, key: Tensor) -> Answers:
+    if not held_out:
         return Answers(stored, None)
-    train, held_out = stored.split(options.held_out, rng.fold(rng.keys([options.label_seed])[0], "held out"))
-    train.check()
-    return Answers(train, held_out)
+    train, held = stored.split(held_out, key)
+    dropped = len(stored) - len(train) - len(held)
+    note = (
+        f"{dropped} of the {len(stored)} pairs of {name} are not used, as they share steps with the pairs to learn from"
+        f" ({len(train)}) and with the held-out ones ({len(held)}); --held-out 0 learns from all"
+    )
+    return Answers(train, held, note if dropped else "")
 
 
-def _teacher(options: LabelOptions, dataset: Dataset) -> Mapping[str, Any]:
+def _asked(labeler: Teacher, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
+    count, length, share = options.pairs, options.segment_length, options.held_out
+    if not share:
+        return Answers(
+            labeler(Pairs.sample(dataset, count, length, rng.fold(key, "pairs")), rng.fold(key, "answers")), None
+        )
+    held, rest = put_aside(dataset, share, length, key)
+    held_out = max(1, round(share / (1.0 - share) * count))
+    training, unseen = questions(held, rest, count, held_out, length, key)
+    return Answers(labeler(training, rng.fold(key, "answers")), labeler(unseen, rng.fold(key, "held-out answers")))
+
+
+def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Teacher:
     margin = options.label_margin
     if margin is None and (options.label_skip or options.label_equal):
+        if labels not in IN_REWARD:
+            raise InputError(
+                f"--label-margin is missing, expected a number in units of {labels!r}: the mean return of a segment is "
+                f"the unit of {IN_REWARD[0]} alone"
+            )
         margin = mean_segment_return(dataset, options.segment_length)
-    names = ("beta", "myopia", "skip", "equal", "mistake")
-    return {name: getattr(options, f"label_{name}") for name in names} | {"margin": margin}
+    return make_labeler(
+        labels,
+        critic=load_critic(data.resolve(source)) if labels.startswith("regret") else None,
+        gamma=options.label_gamma if labels == DISCOUNTED else None,
+        margin=margin,
+        **{name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")},
+    )
 
 
 def spec_of(dataset: Dataset | None, stored: Preferences | None) -> Spec:
@@ -162,13 +202,16 @@ def check_labels(labels: tuple[str, ...], agent: str, wants_pairs: bool) -> tupl
     """The labels to train with: those that were asked for, or the default for an agent that does or does not want any.
 
     Raises:
-        InputError: labels for an agent that takes none, none for one that does, or the same labels twice.
+        InputError: unknown labels, labels for an agent that takes none, none for one that does, or the same ones twice.
     """
     if not labels:
         return ("partial_return",) if wants_pairs else ("none",)
     for name in labels:
         if labels.count(name) > 1:
             raise InputError(f"labels {name!r} are given twice, expected different ones")
+        if not is_file(name) and name not in (*LABELERS, *UNLABELLED):
+            expected = ", ".join((*LABELERS, *UNLABELLED))
+            raise InputError(f"unknown labels {name!r}, expected a file or one of {expected}")
         if (name in UNLABELLED) == wants_pairs:
             expected = "labels such as partial_return or regret" if wants_pairs else "none (or true_reward)"
             raise InputError(
@@ -177,6 +220,31 @@ def check_labels(labels: tuple[str, ...], agent: str, wants_pairs: bool) -> tupl
     if not wants_pairs and len(labels) > 1:
         raise InputError(f"labels are {' and '.join(labels)}, expected one of them: {agent} takes none")
     return labels
+
+
+def check_effect(
+    options: LabelOptions, labels: tuple[str, ...], agent: str, wants_pairs: bool, given: Collection[str]
+) -> None:
+    """Raise InputError where an option of ``LabelOptions`` was ``given`` that these labels have no use for."""
+    own = [item.name for item in dataclasses.fields(options) if item.name != "labels"]
+    unused: dict[str, str] = {}
+    if not wants_pairs:
+        unused = dict.fromkeys(own, f"{agent} takes no labels")
+    elif all(map(is_file, labels)):
+        unused = dict.fromkeys(own, "the file has its own pairs and answers")
+        del unused["held_out"]
+        if options.held_out:
+            del unused["label_seed"]  # it says which are held out
+    else:
+        if DISCOUNTED not in labels:
+            unused["label_gamma"] = f"it is the discount of {DISCOUNTED}"
+        if not (options.label_equal or options.label_skip):
+            unused["label_margin"] = "it is the unit of --label-equal and --label-skip"
+    for name in own:
+        if name in unused and name in given:
+            raise InputError(
+                f"{option(name)} has no effect on labels {' '.join(labels)}: {unused[name]}, expected it left out"
+            )
 
 
 def absolute(name: str | None) -> str | None:

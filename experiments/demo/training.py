@@ -17,12 +17,12 @@ from pbrl import evaluation, loops, rng
 from pbrl.agent import Agent
 from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.source import Source
-from pbrl.errors import InputError
 from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.teachers import make_labeler
 from pbrl.members import sweep
 
 from ..held_out import difference
+from ..questions import put_aside, questions
 from .settings import LABELS, STACKS, DemoConfig, agent_config
 
 
@@ -47,12 +47,7 @@ def held_aside(dataset: Dataset, config: DemoConfig) -> tuple[Dataset, Dataset]:
     Raises:
         InputError: too few episodes.
     """
-    count = len(dataset.start)
-    aside = round(config.held_out * count)
-    if not 0 < aside < count:
-        raise InputError(f"{dataset.name} has {count} episodes, expected some to learn from and some to hold out")
-    order = rng.permutation(rng.fold(rng.keys([config.data_seed])[0], "held-out episodes"), count)
-    return dataset.rows(order[:aside].sort().values), dataset.rows(order[aside:].sort().values)
+    return put_aside(dataset, config.held_out, config.segment_length, rng.keys([config.data_seed])[0])
 
 
 def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
@@ -63,8 +58,7 @@ def ask(dataset: Dataset, path: Path, config: DemoConfig) -> dict[str, Answers]:
     """
     key = rng.keys([config.data_seed])[0]
     held, rest = held_aside(dataset, config)
-    training = Pairs.sample(rest, config.pairs, config.segment_length, rng.fold(key, "pairs"))
-    unseen = Pairs.sample(held, config.held_out_pairs, config.segment_length, rng.fold(key, "held-out pairs"))
+    training, unseen = questions(held, rest, config.pairs, config.held_out_pairs, config.segment_length, key)
     critic = load_critic(path)
     answers = {}
     for name in LABELS:
