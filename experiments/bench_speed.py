@@ -82,6 +82,8 @@ class SpeedOptions:
             raise InputError(f"--device is {self.device!r}, but torch finds no CUDA device here: expected cpu")
         for name in self.agents:
             agents.find(name)
+        if self.json is not None and str(self.json) != "-" and not self.json.parent.is_dir():
+            raise InputError(f"--json is {self.json}, but {self.json.parent} is not a folder: expected an existing one")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def speed(options: SpeedOptions) -> list[Row]:
     console.print(_table(rows))
     for name in dict.fromkeys(row.agent for row in rows):
         best = max((row for row in rows if row.agent == name), key=lambda row: row.member_updates_per_s)
-        console.print(f"{name}: P = {best.members} is the fastest per member of those measured")
+        console.print(f"{name}: P = {best.members} is recommended here, the fastest per member of those measured")
     if options.json is not None:
         _write(rows, sys.stdout if stdout_is_json else options.json)
     return rows

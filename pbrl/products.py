@@ -75,36 +75,40 @@ class _Affine(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, chosen: Kernel) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.chosen = chosen
-        return _product(x, weight, chosen) + bias
+        return _product(x, weight, bias, chosen)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         grad = grads[0]
-        to_x = _product(grad, weight.mT, ctx.chosen) if ctx.needs_input_grad[0] else None
-        return to_x, _product(x.mT, grad, ctx.chosen), grad.sum(1, keepdim=True), None
+        to_x = _product(grad, weight.mT, None, ctx.chosen) if ctx.needs_input_grad[0] else None
+        return to_x, _product(x.mT, grad, None, ctx.chosen), grad.sum(1, keepdim=True), None
 
 
-def _product(a: Tensor, b: Tensor, chosen: Kernel) -> Tensor:
-    """[n, i, j] @ [n, j, k] -> [n, i, k] in float32."""
+def _product(a: Tensor, b: Tensor, bias: Tensor | None, chosen: Kernel) -> Tensor:
+    """[n, i, j] @ [n, j, k] (+ [n, 1, k]) -> [n, i, k] in float32."""
     if chosen == "bf16":
-        return torch.bmm(a.bfloat16(), b.bfloat16()).float()
-    return torch.ops.pbrl.onednn_product.default(a, b)  # type: ignore[no-any-return]
+        product = torch.bmm(a.bfloat16(), b.bfloat16()).float()
+        return product if bias is None else product + bias
+    if torch.compiler.is_compiling():
+        return torch.ops.pbrl.onednn_product.default(a, b, bias)  # type: ignore[no-any-return]
+    return _onednn_product(a, b, bias)
 
 
 # An operator of our own, so that the compiler takes it as it is.
 _library = torch.library.Library("pbrl", "DEF")
-_library.define("onednn_product(Tensor a, Tensor b) -> Tensor")
+_library.define("onednn_product(Tensor a, Tensor b, Tensor? bias) -> Tensor")
 
 
-def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
+def _onednn_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     # The one float32 product of oneDNN's that torch exposes: linear(x, weight [out, in], bias, activation).
     one = torch.ops.mkldnn._linear_pointwise.default
-    parts = [one(left, right.t(), None, "none", [], "") for left, right in zip(a, b)]
+    biases = [None] * len(a) if bias is None else [row[0] for row in bias]
+    parts = [one(left, right.t(), row, "none", [], "") for left, right, row in zip(a, b, biases)]
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
 
-def _onednn_shape(a: Tensor, b: Tensor) -> Tensor:
+def _onednn_shape(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG001  the operator's signature
     return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
 
 

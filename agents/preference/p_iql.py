@@ -36,6 +36,10 @@ _ROWS = 1 << 14
 class PIQLConfig(IQLConfig):
     """Settings of P-IQL: those of IQL, and those of its reward model (``reward_...``)."""
 
+    hidden: tuple[int, ...] = shared(IQLConfig.hidden)
+    """Widths of the hidden layers of IQL's networks; the reward network has its own."""
+    batch_size: int = shared(IQLConfig.batch_size)
+    """Transitions per update of IQL; the reward network has its own."""
     reward_lr: float = RewardModelConfig.lr
     """Learning rate of the reward model."""
     reward_updates: int = shared(50_000, schedule="stage")
