@@ -169,7 +169,8 @@ def test_data_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert cli.main(make) == 2
     assert "exists already" in capsys.readouterr().err
     assert cli.main(["data", "list"]) == 0
-    assert capsys.readouterr().out.split() == ["local/pointmass/random-v1", "local/reacher/mixed-v1"]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == ["name", "local/pointmass/random-v1", "local/reacher/mixed-v1"]
     assert cli.main(["data", "describe", "local/pointmass/random-v1"]) == 0
     text = capsys.readouterr().out
     assert "500" in text

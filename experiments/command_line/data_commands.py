@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 import tyro
 
 from pbrl import data as datasets
-from pbrl.data import Dataset, hdf5
+from pbrl.data import Dataset, hdf5, registry
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 
-from ..datasets.make import make_data
+from ..datasets.make import dataset_name, make_data
 from .options import Count, Flag, Name
 from .reading import read
 
@@ -103,6 +103,7 @@ def data(arguments: Sequence[str]) -> int:
 
 
 def _make(options: MakeOptions) -> None:
+    _check_before_shipped(dataset_name(options.env, options.tier), "another --tier", overwrite=options.overwrite)
     made = make_data(
         options.env,
         options.tier,
@@ -116,9 +117,28 @@ def _make(options: MakeOptions) -> None:
     print(f"{made.dataset.describe()}\n\n{made.path}\nTrain on it: pbrl train cpl --dataset {made.dataset.name}")
 
 
+def _check_before_shipped(name: str, otherwise: str, *, overwrite: bool) -> None:
+    """Raise InputError where a file kept here would silently go before a data set of the package."""
+    if registry.ships(name) and not overwrite and not datasets.destination(name).exists():
+        raise InputError(f"{name} ships with the package, expected {otherwise}, or --overwrite to put yours before it")
+
+
 def _list(options: ListOptions) -> None:  # noqa: ARG001 - it has none, but --help and misspelt words are dealt with
-    for name in datasets.names():
-        print(name)
+    lines = [("name", "environment", "transitions", "oracle", "kept in"), *map(_line, datasets.names())]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip())
+
+
+def _line(name: str) -> tuple[str, ...]:
+    """What ``pbrl data list`` shows of a data set; reads little of the file, which may be large."""
+    path = datasets.resolve(name)
+    place = "shipped" if path.parent == registry.SHIPPED else str(path)
+    try:
+        found = registry.glance(path)
+    except InputError:
+        return name, "cannot be read", "-", "-", place
+    return name, found.env or "unknown", f"{found.transitions:,}", "yes" if found.oracle else "no", place
 
 
 def _describe(options: DescribeOptions) -> None:
@@ -143,10 +163,11 @@ def has_oracle(path: Path) -> bool:
 
 def _import(options: ImportOptions) -> None:
     dataset = _foreign(options.file)
-    target = datasets.destination(options.name or f"imported/{dataset.name}")
+    name = options.name or f"imported/{dataset.name}"
+    target = datasets.destination(name)
+    _check_before_shipped(name, "another --name", overwrite=options.overwrite)
     if target.exists() and not options.overwrite:
         raise InputError(f"{target}: exists already, expected another --name, or --overwrite")
-    name = target.relative_to(datasets.directory()).with_suffix("").as_posix()
     info = {**dataset.info, "imported_from": str(Path(options.file).expanduser().name)}
     kept = dataclasses.replace(dataset, name=name, info=info)
     hdf5.save(kept, target)

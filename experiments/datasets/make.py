@@ -125,7 +125,10 @@ def make_data(
     name = dataset_name(env, tier)
     path = Path(out_dir) / f"{name}.hdf5"
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already, expected another folder or the option to overwrite it")
+        raise InputError(
+            f"{path}: exists already, expected --overwrite to replace it, another --tier, "
+            "or another folder for data sets (PBRL_DATA_DIR)"
+        )
     _check_writable(path.parent)
 
     simulator = envs.make(env, copies_for(steps, horizon))

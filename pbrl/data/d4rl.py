@@ -57,7 +57,7 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
             admit, or an unknown step limit where it is needed.
     """
     path = Path(path)
-    name = path.stem.replace("_", "-").lower()
+    name = _name(path)
     known = known_as(name)
     horizon = longest_match(HORIZON, known) if horizon is None else horizon
     with open_hdf5(path) as file:
@@ -70,7 +70,7 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
         info["horizon"] = horizon
     if (scores := longest_match(D4RL, known)) is not None:
         info["reference"] = list(scores)
-    env = longest_match(SIMULATOR, known) or ""
+    env = simulator(path)
     with about(path):
         _check_rows(obs, next_obs, actions=act, rewards=rew, terminals=term, timeouts=trunc)
         if compat:
@@ -86,6 +86,15 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
         elif trunc is None:
             trunc = _counted(term, _needed(horizon, name), after_terminal=0)
         return Dataset.from_arrays(obs, act, rew, term, trunc & ~term, next_obs, name=name, env=env, info=info)
+
+
+def simulator(path: Path) -> str:
+    """The id of the simulator that a file of this name was made in, or what is nearest to it; "" when unknown."""
+    return longest_match(SIMULATOR, known_as(_name(path))) or ""
+
+
+def _name(path: Path) -> str:
+    return path.stem.replace("_", "-").lower()
 
 
 def known_as(file: str) -> str:

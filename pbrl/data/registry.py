@@ -6,15 +6,17 @@ other HDF5 file there is named likewise. A data set that ships with the package 
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from . import hdf5
-from .d4rl import load_d4rl
+from .d4rl import load_d4rl, simulator
 from .dataset import Dataset
-from .files import SUFFIXES
+from .files import SUFFIXES, open_hdf5
 from .minari import DATA, load_minari
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -40,6 +42,11 @@ def destination(name: str) -> Path:
 def names() -> list[str]:
     """The names of all data sets at hand, sorted: those made or imported here, and those that ship with the package."""
     return sorted(_shipped().keys() | _kept())
+
+
+def ships(name: str) -> bool:
+    """Whether a data set of this name comes with the package."""
+    return name in _shipped()
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -74,6 +81,42 @@ def load(name_or_path: str | Path) -> Dataset:
     if path.is_dir():
         return load_minari(path)
     return hdf5.load(path) if hdf5.is_own(path) else load_d4rl(path)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What is to be seen of a data set's file without reading its rows.
+
+    Attributes:
+        env: id of the simulator, "" when unknown.
+        transitions: rows in the file.
+        oracle: whether the critic that regret labels need is stored with them.
+    """
+
+    env: str
+    transitions: int
+    oracle: bool
+
+
+def glance(path: Path) -> Glance:
+    """A look at our own or D4RL's HDF5 file; its rows are not read, thus not checked either.
+
+    Raises:
+        InputError: not an intact HDF5 file, or arrays or metadata of a data set are missing.
+    """
+    with open_hdf5(path) as file:
+        own = "metadata" in file and "json" in file["metadata"].attrs
+        text = file["metadata"].attrs["json"] if own else None
+        wanted = hdf5.KEYS.values() if own else ("observations", "actions", "rewards", "terminals")
+        missing = [key for key in wanted if getattr(file.get(key), "shape", ()) == ()]
+        if missing:
+            raise InputError(f"{path}: array {missing[0]!r} is missing, expected a data set")
+        transitions, oracle = len(file["observations"]), "oracle" in file
+    try:
+        env = simulator(path) if text is None else str(json.loads(text)["env"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: metadata is damaged, expected JSON with name, env and info") from None
+    return Glance(env, transitions, oracle)
 
 
 def _kept() -> set[str]:
