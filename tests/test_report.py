@@ -150,6 +150,50 @@ def test_runs_that_are_judged_by_other_things_share_no_figure(tmp_path: Path) ->
     assert report.publish(runs).read_text().count("<img") == 2
 
 
+def test_each_metric_has_a_table_and_a_caption_of_its_own(tmp_path: Path) -> None:
+    kinds = {"one": "score", "two": "return", "three": "held_out_accuracy", "four": "score"}
+    runs = [make_run(tmp_path, name, metric) for name, metric in kinds.items()]
+    page = report.publish(runs).with_suffix(".md").read_text()
+    section = page[page.index("All runs") : page.index("one: Scores")]
+    captions = ["Normalised score: 0", "Return per episode.", "Share of held-out labels predicted (in %)."]
+    found = re.split("|".join(map(re.escape, captions)), section.replace("\\", ""))
+    names = [re.findall(r"^\| (one|two|three|four) \|", part, re.MULTILINE) for part in found]
+    assert names == [["one", "one", "four", "four"], ["two", "two"], ["three", "three"], []]
+
+
+def test_a_run_that_is_given_twice_counts_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    out = report.publish([run, run / ".." / "run"])
+    assert out == run / "report.html"
+    assert "All runs" not in out.read_text()
+
+
+def test_labels_are_told_even_if_all_members_share_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path, group="partial_return")
+    cells = outline(report.publish([run]).read_text()).cells
+    assert cells[cells.index("members") + 6] == "partial_return"
+
+
+def test_label_files_are_called_by_their_stems_unless_two_have_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path, group="/far/away/human.npz")
+    assert "/far/away" not in report.publish([run]).read_text()
+    assert "human" in outline(report.publish([run]).read_text()).cells
+    text = (run / "members.csv").read_text()
+    (run / "members.csv").write_text(text.replace("partial_return", "/near/human.npz"))
+    assert {"/far/away/human.npz", "/near/human.npz"} <= set(outline(report.publish([run]).read_text()).cells)
+
+
+def test_long_lists_are_left_to_the_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    config["identity"]["answers"] = [{"who": "someone", "fingerprint": "0" * 64}] * 2
+    config["identity"]["short"] = [[1, 2]]
+    (run / "config.json").write_text(json.dumps(config))
+    cells = outline(report.publish([run]).read_text()).cells
+    assert cells[cells.index("identity.answers") + 1] == "2 entries, see config.json"
+    assert cells[cells.index("identity.short") + 1] == "[[1, 2]]"
+
+
 def test_nothing_is_left_half_written(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     out = tmp_path / "new" / "page.html"

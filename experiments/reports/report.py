@@ -28,7 +28,7 @@ def publish(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of these run folders; the path of the HTML file, beside which the Markdown lies.
 
     Args:
-        folders: what ``pbrl train`` or ``pbrl demo`` left behind.
+        folders: what ``pbrl train`` or ``pbrl demo`` left behind; one that is given twice counts once.
         out: the HTML file; by default ``report.html`` in the folder, or in the one that all folders have in common.
 
     Raises:
@@ -36,6 +36,7 @@ def publish(folders: Sequence[Path], out: Path | None = None) -> Path:
     """
     if not folders:
         raise InputError("report has no run folders, expected at least one")
+    folders = list({folder.resolve(): folder for folder in folders}.values())
     for folder in folders:
         if not (folder / RESULTS).is_file() and not (folder / CONFIG).is_file():
             found = "not a run" if folder.is_dir() else "no such folder"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pbrl import figures
+from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS
 
@@ -34,7 +35,7 @@ class RunRecord:
     Attributes:
         folder: where they lie.
         config: ``config.json``.
-        members: rows of ``members.csv``.
+        members: rows of ``members.csv``; labels from a file are called by the file's name.
         series: metric -> (updates [N], values [P, N]).
     """
 
@@ -66,15 +67,17 @@ class RunRecord:
 
     @property
     def groups(self) -> dict[str, list[int]]:
-        """Members that differ in the seed alone, by what they share where it differs from other groups."""
-        varied = [
+        """Members that differ in the seed alone, by their labels and by what else differs from other groups."""
+        told = [
             column
             for column in self.members[0]
             if column not in ("member", "seed") and len({row[column] for row in self.members}) > 1
         ]
+        if "labels" not in told and self.members[0].get("labels", "none") not in ("", "none"):
+            told.insert(0, "labels")
         found: dict[str, list[int]] = {}
         for place, row in enumerate(self.members):
-            shared = [row[column] if column == "labels" else f"{column}={row[column]}" for column in varied]
+            shared = [row[column] if column == "labels" else f"{column}={row[column]}" for column in told]
             found.setdefault(", ".join(shared) or str(self.config.get("agent")), []).append(place)
         return found
 
@@ -88,7 +91,7 @@ def read_run(folder: Path) -> RunRecord:
     config = read_json(folder / CONFIG)
     if not isinstance(config.get("agent"), str):
         raise InputError(f"{folder / CONFIG}: no agent is named, expected the JSON that pbrl train has written")
-    members = read_rows(folder / MEMBERS, ("member", "seed"))
+    members = _with_short_labels(read_rows(folder / MEMBERS, ("member", "seed")))
     path = folder / METRICS
     rows = numeric(
         path, read_rows(path, ("member", "updates", "name", "value"), empty=True), ("value",), counts=("updates",)
@@ -107,6 +110,15 @@ def read_run(folder: Path) -> RunRecord:
             values[place[row["member"]], updates.index(whole(row, "updates"))] = number(row, "value")
         series[name] = (updates, values)
     return RunRecord(folder, config, tuple(members), series)
+
+
+def _with_short_labels(members: Sequence[Row]) -> list[Row]:
+    """The rows with label files by their stems, unless two of them have the same."""
+    names = {row["labels"] for row in members if "labels" in row}
+    short = {name: Path(name).stem if name.endswith((".npz", *SUFFIXES)) else name for name in names}
+    if len(set(short.values())) < len(short):
+        return list(members)
+    return [{**row, "labels": short[row["labels"]]} if "labels" in row else row for row in members]
 
 
 def run_sections(run: RunRecord, drawings: Path, place: int) -> list[Section]:
@@ -136,33 +148,40 @@ def comparison(runs: Sequence[RunRecord], drawings: Path) -> Section:
     judged = [run for run in runs if run.metric is not None]
     if not judged:
         return Section("All runs", (Text("Nothing was evaluated yet."),))
-    blocks: list[Block] = [_scores(judged)]
-    metrics = {run.metric for run in judged}
-    if len(metrics) == 1 and any(len(run.series[str(run.metric)][0]) > 1 for run in judged):
-        _draw(judged, drawings / "all.png")
-        blocks.append(Figure(drawings / "all.png", "All runs: interquartile mean and middle half of the seeds."))
+    blocks: list[Block] = []
+    for metric in METRIC_NAMES:
+        mine = [run for run in judged if run.metric == metric]
+        if mine:
+            blocks.append(_scores(mine, named=True))
+        if len(mine) > 1 and any(len(run.series[metric][0]) > 1 for run in mine):
+            drawn = drawings / f"all-{metric}.png"
+            _draw(mine, drawn)
+            what = f"{metric.replace('_', ' ')}: interquartile mean and middle half of the seeds."
+            blocks.append(Figure(drawn, f"{len(mine)} runs, {what}"))
     return Section("All runs", tuple(blocks))
 
 
-def _scores(runs: Sequence[RunRecord]) -> Table:
-    """A line per run and group of members that differ in the seed alone."""
+def _scores(runs: Sequence[RunRecord], *, named: bool = False) -> Table:
+    """A line per run and group of members that differ in the seed alone; all runs are judged by the same metric."""
+    metric = str(runs[0].metric)
+    by_labels = metric == "held_out_accuracy"
     lines = []
     for run in runs:
-        updates, values = run.series[str(run.metric)]
+        updates, values = run.series[metric]
         accuracy = run.series.get("held_out_accuracy")
-        scale = 100.0 if run.metric == "held_out_accuracy" else 1.0
+        scale = 100.0 if by_labels else 1.0
         for group, members in run.groups.items():
             last, best = values[members, -1], np.fmax.reduce(values[members], axis=1)
             own = "-" if accuracy is None else percent(float(accuracy[1][members, -1].mean()))
             cells = (interval_text(list(last * scale)), interval_text(list(best * scale)), own)
-            lines.append((run.name, group, str(updates[-1]), str(len(members)), *cells))
-    several = len(runs) > 1
+            line = (run.name, group, str(updates[-1]), str(len(members)), *cells)
+            lines.append(line[not named : len(line) - by_labels])
     header = ("run", "members", "updates", "seeds", "last", "best", "held-out labels")
-    judge = METRIC_NAMES[str(runs[0].metric)] + (" (in %)" if runs[0].metric == "held_out_accuracy" else "")
+    judge = METRIC_NAMES[metric] + (" (in %)" if by_labels else "")
     return Table(
-        header=header if several else header[1:],
-        rows=tuple(line if several else line[1:] for line in lines),
-        words=2 if several else 1,
+        header=header[not named : len(header) - by_labels],
+        rows=tuple(lines),
+        words=1 + named,
         caption=f"{judge[0].upper()}{judge[1:]}. Interquartile mean over seeds [95 % bootstrap interval]. "
         "Last: at the last evaluation, the number to go by. Best: each member at its best evaluation, which flatters.",
     )

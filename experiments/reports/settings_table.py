@@ -11,10 +11,12 @@ from pbrl.errors import InputError
 
 from .page import Table
 
+LONGEST = 80  # characters of JSON in a cell
+
 
 def settings_table(path: Path) -> Table:
-    """A JSON file as a table of two columns."""
-    rows = tuple(flat(read_json(path)))
+    """A JSON file as a table of two columns; a nested list that is too long for a cell is left to the file."""
+    rows = tuple((name, _fitting(value, path)) for name, value in leaves(read_json(path)))
     return Table(("setting", "value"), rows, words=2, fold=path.name if len(rows) > 16 else "")
 
 
@@ -35,16 +37,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested JSON, by dotted names."""
+def leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested JSON, by dotted names; lists are leaves."""
     for name, value in content.items():
         if isinstance(value, dict) and value:
-            yield from flat(value, f"{before}{name}.")
+            yield from leaves(value, f"{before}{name}.")
         else:
-            yield f"{before}{name}", _value(value)
+            yield f"{before}{name}", value
 
 
-def _value(value: Any) -> str:
+def _fitting(value: Any, path: Path) -> str:
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return ", ".join(map(str, value)) or "none"
-    return value if isinstance(value, str) else "-" if value is None else json.dumps(value)
+    text = value if isinstance(value, str) else "-" if value is None else json.dumps(value)
+    if isinstance(value, list) and len(text) > LONGEST:
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}, see {path.name}"
+    return text
