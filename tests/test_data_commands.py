@@ -8,6 +8,7 @@ import h5py
 import pytest
 
 from experiments import cli
+from experiments.datasets import make
 from pbrl.data import directory, registry
 from tests.cli_cases import point_mass
 
@@ -63,3 +64,44 @@ def test_the_list_says_what_can_be_used_for_what(folder: Path, capsys: pytest.Ca
         "text": ["cannot", "be", "read", "-", "-", f"{kept}/text.hdf5"],
         "keyless": ["cannot", "be", "read", "-", "-", f"{kept}/keyless.hdf5"],
     }
+
+
+def test_a_step_limit_can_be_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = foreign(folder)
+    with h5py.File(file, "r+") as stored:
+        del stored["timeouts"], stored["next_observations"]
+    assert cli.main(["data", "import", str(file)]) == 2
+    assert "(pbrl data import FILE --horizon STEPS)" in capsys.readouterr().err
+    assert cli.main(["data", "import", str(file), "--horizon", "1"]) == 2
+    assert "horizon is 1, expected at least 2" in capsys.readouterr().err
+    assert cli.main(["data", "import", str(file), "--horizon", "30"]) == 0
+    data = registry.load("imported/small")
+    assert (len(data.start), data.info["horizon"]) == (4, 30)
+    (folder / "minari").mkdir()
+    assert cli.main(["data", "import", str(folder / "minari"), "--horizon", "30"]) == 2
+    assert "--horizon has no effect" in capsys.readouterr().err
+
+
+def test_rows_with_both_flags_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = foreign(folder)
+    assert cli.main(["data", "import", str(file)]) == 0
+    assert "both flags" not in capsys.readouterr().out
+    with h5py.File(file, "r+") as stored:
+        stored["terminals"][[9, 19]] = True
+    assert cli.main(["data", "import", str(file), "--overwrite"]) == 0
+    assert capsys.readouterr().out.count("2 rows had both flags, taken as terminals") == 1
+    data = registry.load("imported/small")
+    assert data.term.nonzero().flatten().tolist() == [9, 19]
+    assert not data.trunc[[9, 19]].any()
+
+
+def test_a_behaviour_that_has_not_learned_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "data make PointMass-v0 --tier random --steps 500 --behaviour-steps 2000"
+    assert cli.main(words.split()) == 0
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr(make, "_standard_error", lambda values: 1e6)
+    assert cli.main([*words.split(), "--overwrite"]) == 0
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "a score of 100 means little" in warning

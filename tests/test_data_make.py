@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 import envs
 from envs.point_mass import PointMass, solve
-from experiments.datasets import behaviour_sac
+from experiments.datasets import behaviour_sac, make
 from experiments.datasets.behaviour import Transitions, returns, roll_out, uniform_policy
 from experiments.datasets.behaviour_sac import SACRun, chunk_ends, sac_policy
 from experiments.datasets.make import TIERS, _spread, dataset_name, default_behaviour_steps, make_data
@@ -156,7 +157,9 @@ def test_a_killed_sac_run_continues_to_the_same_bits_and_is_reused(tmp_path: Pat
     assert not np.array_equal(first["actor/0/weight"], last["actor/0/weight"])  # something was learned at all
     behaviour_sac.behaviour(run, tmp_path / "killed", never)
 
-    with pytest.raises(InputError, match="holds a behaviour run with hidden 8, but 9 is wanted"):
+    with pytest.raises(
+        InputError, match="holds a behaviour run with --hidden 8, but 9 is wanted: expected --hidden 8, another --seed"
+    ):
         behaviour_sac.behaviour(SACRun("Reacher-v5", 220, 1, 9), tmp_path / "killed", never)
     (tmp_path / "killed" / "chunk-100.npz").write_bytes(b"PK not a zip")
     with pytest.raises(InputError, match=r"chunk-100.npz: unreadable"):
@@ -240,13 +243,51 @@ def test_unwritable_folders_and_existing_data_are_refused(tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"file: cannot be written, expected a folder"):
         make_data("PointMass-v0", "random", 100, 0, tmp_path / "file", progress=False)
     made(tmp_path, "random", steps=100)
-    with pytest.raises(InputError, match=r"random-v1.hdf5: exists already"):
+    with pytest.raises(InputError, match=r"random-v1.hdf5: exists already, expected --overwrite to replace it"):
         made(tmp_path, "random", steps=100)
     make_data("PointMass-v0", "random", 200, 0, tmp_path, overwrite=True, progress=False)
     assert len(hdf5.load(tmp_path / "local/pointmass/random-v1.hdf5")) == 200
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match=r"cannot be written, expected a folder with permission"):
         made(tmp_path, "expert", steps=100)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (30, "none of the 120 environment steps of the behaviour run are kept yet, the same command starts over"),
+        (80, "50 of 120 environment steps of the behaviour run are kept, the same command goes on from there"),
+    ],
+)
+def test_ctrl_c_tells_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, told: str) -> None:
+    @contextmanager
+    def pressing(what: str, total: int, *, shown: bool) -> Iterator[Callable[[int, str], None]]:
+        def advance(steps: int, words: str) -> None:
+            if steps >= at:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    arguments = {"behaviour_steps": 120, "hidden": 8, "progress": False}
+    monkeypatch.setattr(make, "_bar", pressing)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        make_data("Reacher-v5", "random", 50, 0, tmp_path, **arguments)  # type: ignore[arg-type]
+    assert str(stopped.value) == told
+
+
+@pytest.mark.parametrize(
+    ("expert", "errors", "doubted"), [(-9.0, [0.3, 0.4], False), (-9.1, [0.3, 0.4], True), (-11.0, [0.0, 0.0], True)]
+)
+def test_an_expert_that_has_not_learned_is_doubted(expert: float, errors: list[float], doubted: bool) -> None:
+    """Two standard errors of the difference are 2 sqrt(0.3^2 + 0.4^2) = 1."""
+    said = make.doubt({"reference": [-10.0, expert], "reference_errors": errors})
+    assert ("is not clearly above the random policy's -10.0" in said) == doubted
+    assert bool(said) == doubted
+
+
+def test_standard_errors_of_the_reference_are_stored(tmp_path: Path) -> None:
+    low, high = made(tmp_path, "expert").info["reference_errors"]
+    assert 0.0 < high < low
 
 
 def test_names_and_defaults() -> None:

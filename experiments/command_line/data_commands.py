@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pbrl.data import Dataset, hdf5, registry
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 
-from ..datasets.make import dataset_name, make_data
+from ..datasets.make import dataset_name, doubt, make_data
 from .options import Count, Flag, Name
 from .reading import read
 
@@ -73,6 +74,8 @@ class ImportOptions:
     """The file, the folder that holds data/main_data.hdf5, or the id of a local Minari data set."""
     name: Name = None
     """What to call it. By default imported/ and its own name."""
+    horizon: Count = None
+    """Steps per episode, for a D4RL file that stores no time limits and whose name does not tell."""
     overwrite: Flag = False
     """Replace a data set of the same name."""
 
@@ -115,6 +118,8 @@ def _make(options: MakeOptions) -> None:
         overwrite=options.overwrite,
     )
     print(f"{made.dataset.describe()}\n\n{made.path}\nTrain on it: pbrl train cpl --dataset {made.dataset.name}")
+    if warning := doubt(made.dataset.info):
+        print(f"pbrl: warning: {warning}", file=sys.stderr)
 
 
 def _check_before_shipped(name: str, otherwise: str, *, overwrite: bool) -> None:
@@ -162,7 +167,7 @@ def has_oracle(path: Path) -> bool:
 
 
 def _import(options: ImportOptions) -> None:
-    dataset = _foreign(options.file)
+    dataset = _foreign(options.file, options.horizon)
     name = options.name or f"imported/{dataset.name}"
     target = datasets.destination(name)
     _check_before_shipped(name, "another --name", overwrite=options.overwrite)
@@ -174,12 +179,16 @@ def _import(options: ImportOptions) -> None:
     print(f"{kept.describe()}\n\n{target}\nTrain on it: pbrl train iql --dataset {name}")
 
 
-def _foreign(file: str) -> Dataset:
+def _foreign(file: str, horizon: int | None) -> Dataset:
     path = Path(file).expanduser()
     if path.suffix in SUFFIXES:
         if hdf5.is_own(path):
             raise InputError(f"{file}: is in our own format, expected a D4RL file: use it as it is, --dataset {file}")
-        return datasets.load_d4rl(path)
+        return datasets.load_d4rl(path, horizon=horizon)
     if path.is_file():
         raise InputError(f"{file}: the name ends in {path.suffix!r}, expected .hdf5 or a Minari folder")
+    if horizon is not None:
+        raise InputError(
+            f"--horizon has no effect on {file}, expected it with a D4RL file alone: Minari stores all ends"
+        )
     return datasets.load_minari(path if path.is_dir() else file)

@@ -35,6 +35,7 @@ from .behaviour import Array, Behaviour, Policy, Snapshot, Transitions, concaten
 _EPISODES = 20  # per point of the learning curve
 _CHUNKS = 50  # points of the learning curve of a short run; long ones have one every 10 000 steps
 _LONGEST_CHUNK = 10_000
+_OPTIONS = {"env": "ENV", "steps": "--behaviour-steps", "seed": "--seed", "hidden": "--hidden"}  # of pbrl data make
 _VERSIONS = ("stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
 
 
@@ -90,6 +91,11 @@ def behaviour(run: SACRun, folder: Path, advance: Callable[[int, str], None]) ->
     return Behaviour(snapshots, concatenate([log for log, _, _ in chunks]), {"kind": "sac", "gamma": gamma}, about)
 
 
+def steps_kept(folder: Path) -> int:
+    """How many steps of the behaviour run in a folder are done for good: those until its newest state."""
+    return max((int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.zip")), default=0)
+
+
 def chunk_ends(steps: int, horizon: int) -> list[int]:
     """Numbers of steps at the chunks' ends: whole multiples of the horizon, lest chunks cut every episode."""
     length = -(-min(steps // _CHUNKS, _LONGEST_CHUNK) // horizon) * horizon or horizon
@@ -108,9 +114,10 @@ def _claim(run: SACRun, folder: Path) -> dict[str, Any]:
             raise InputError(f"{path}: damaged, expected the settings of a behaviour run") from None
         for name, value in wanted.items():
             if found[name] != value:
+                option = _OPTIONS[name]
                 raise InputError(
-                    f"{folder}: holds a behaviour run with {name} {found[name]}, but {value} is wanted: "
-                    f"expected the same, another seed or another folder"
+                    f"{folder}: holds a behaviour run with {option} {found[name]}, but {value} is wanted: expected "
+                    f"{option} {found[name]}, another --seed, or that folder removed to train anew"
                 )
         return about
     about = {"algorithm": "stable-baselines3 SAC", **wanted, "hyper_parameters": _hyper_parameters(run)}

@@ -12,14 +12,14 @@ Tiers (Fu et al. 2020, section 4; the names are ours, ``local/<env>/<tier>-v1``,
   is gained by telling good from bad.
 
 Policies are stochastic while they collect, as D4RL's. The reference scores stored with the data are the mean returns of
-the random policy (0) and of the expert's greedy policy (100), over episodes of their own.
+the random policy (0) and of the expert's greedy policy (100), over episodes of their own, with their standard errors.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from pbrl.errors import InputError
 from pbrl.evaluation import VectorEnv
 
 from . import behaviour_lqr
-from .behaviour import Behaviour, Policy, Transitions, concatenate, copies_for, returns, roll_out, uniform_policy
+from .behaviour import Array, Behaviour, Policy, Transitions, concatenate, copies_for, returns, roll_out, uniform_policy
 
 TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert", "mixed")
 REFERENCE_EPISODES = 100
@@ -103,6 +103,7 @@ def make_data(
     Raises:
         InputError: an unknown environment or tier, too few steps, a negative seed, a folder that cannot be written, an
             existing data set, or a behaviour run of other settings in the folder.
+        KeyboardInterrupt: Ctrl-C, with a word on what is kept.
     """
     learn_steps = default_behaviour_steps(env) if behaviour_steps is None else behaviour_steps
     if tier not in TIERS:
@@ -132,8 +133,12 @@ def make_data(
     _check_writable(path.parent)
 
     simulator = envs.make(env, copies_for(steps, horizon))
-    behaviour = _learn(simulator, env, learn_steps, seed, hidden, Path(out_dir), progress)
-    transitions, info = _collect(simulator, behaviour, tier, steps, seed)
+    folder = Path(out_dir) / "behaviour" / env.replace("/", "-") / f"seed{seed}"
+    try:
+        behaviour = _learn(simulator, env, learn_steps, seed, hidden, folder, progress)
+        transitions, info = _collect(simulator, behaviour, tier, steps, seed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_left(simulator, folder, learn_steps)) from None
     simulator.close()
     info |= {
         "tier": tier,
@@ -156,16 +161,29 @@ def _check_writable(folder: Path) -> None:
 
 
 def _learn(
-    simulator: VectorEnv, env: str, steps: int, seed: int, hidden: int, out_dir: Path, progress: bool
+    simulator: VectorEnv, env: str, steps: int, seed: int, hidden: int, folder: Path, progress: bool
 ) -> Behaviour:
     if isinstance(simulator, PointMass):
         return behaviour_lqr.behaviour(simulator, steps, seed)
     from . import behaviour_sac  # takes seconds to import, as stable-baselines3 does
 
     run = behaviour_sac.SACRun(env, steps, seed, hidden)
-    folder = out_dir / "behaviour" / env.replace("/", "-") / f"seed{seed}"
     with _bar(f"SAC on {env}", steps, shown=progress) as advance:
         return behaviour_sac.behaviour(run, folder, advance)
+
+
+def _left(simulator: VectorEnv, folder: Path, steps: int) -> str:
+    """What an interrupted call leaves behind, in words."""
+    if isinstance(simulator, PointMass):
+        return "nothing was written, the same command starts over"
+    from . import behaviour_sac
+
+    kept = behaviour_sac.steps_kept(folder)
+    if not kept:
+        return (
+            f"none of the {steps:,} environment steps of the behaviour run are kept yet, the same command starts over"
+        )
+    return f"{kept:,} of {steps:,} environment steps of the behaviour run are kept, the same command goes on from there"
 
 
 @contextmanager
@@ -204,6 +222,7 @@ def _collect(
     info = {
         "reference": [float(random_returns.mean()), float(expert_returns.mean())],
         "reference_episodes": REFERENCE_EPISODES,
+        "reference_errors": [_standard_error(random_returns), _standard_error(expert_returns)],
         "parts": [
             {"policy": name, "rows": len(part), "mean_return": float(part.episode_returns().mean())}
             for name, part in parts.items()
@@ -214,6 +233,21 @@ def _collect(
         "expert": {"steps": expert.steps, "score": expert.score},
     }
     return concatenate(list(parts.values())), info
+
+
+def _standard_error(values: Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def doubt(info: Mapping[str, Any]) -> str:
+    """A sentence on an expert that is not clearly better than the random policy, from a made data set's info; or ""."""
+    (random, expert), errors = info["reference"], info["reference_errors"]
+    if expert - random >= 2.0 * float(np.hypot(*errors)):
+        return ""
+    return (
+        f"the expert's mean return of {expert:.1f} is not clearly above the random policy's {random:.1f}, so that a "
+        "score of 100 means little: the behaviour policy has not learned, expected more --behaviour-steps"
+    )
 
 
 def _spread(log: Transitions, rows: int) -> Transitions:

@@ -60,6 +60,8 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
     name = _name(path)
     known = known_as(name)
     horizon = longest_match(HORIZON, known) if horizon is None else horizon
+    if horizon is not None and horizon < 2:
+        raise InputError(f"{path}: horizon is {horizon}, expected at least 2")
     with open_hdf5(path) as file:
         obs, act, rew = (read(file, key, path) for key in ("observations", "actions", "rewards"))
         term = _flags(read(file, "terminals", path), "terminals", path)
@@ -85,6 +87,8 @@ def load_d4rl(path: str | Path, *, compat: bool = False, horizon: int | None = N
             trunc[:-1] = (next_obs[:-1] != obs[1:]).any(1)
         elif trunc is None:
             trunc = _counted(term, _needed(horizon, name), after_terminal=0)
+        if info["timeouts_stored"] and (both := int((term & trunc).sum())):
+            info["both_flags"] = f"{both} row{'s' * (both > 1)} had both flags, taken as terminals"
         return Dataset.from_arrays(obs, act, rew, term, trunc & ~term, next_obs, name=name, env=env, info=info)
 
 
@@ -133,9 +137,10 @@ def _check_rows(obs: NDArray[Any], next_obs: NDArray[Any] | None, **others: NDAr
 
 def _needed(horizon: int | None, name: str) -> int:
     if horizon is None:
-        raise InputError(f"no timeouts are stored and the step limit of {name!r} is unknown, expected horizon=STEPS")
-    if horizon < 2:
-        raise InputError(f"horizon is {horizon}, expected at least 2")
+        raise InputError(
+            f"no timeouts are stored and the step limit of {name!r} is unknown, expected horizon=STEPS "
+            "(pbrl data import FILE --horizon STEPS)"
+        )
     return horizon
 
 
