@@ -18,14 +18,13 @@ def make(env: str, copies: int) -> point_mass.PointMass | mujoco.GymnasiumCopies
     """``copies`` independent copies of an environment, as one vector environment.
 
     Raises:
-        InputError: an unknown id (near names are suggested), spaces that are not bounded boxes, less than one copy.
+        InputError: an unknown id (near ones are suggested), spaces that are not bounded boxes, less than one copy.
     """
     dimension = point_mass.dimension_of(env)
     if dimension is not None:
         return point_mass.PointMass(copies, point_mass.Problem(dimension=dimension), name=env)
-    known = sorted({*names(), *mujoco.registered_names()})
-    if env not in known:
-        near = difflib.get_close_matches(env, known, n=3, cutoff=0.5)
+    if env not in {*names(), *mujoco.registered_names()}:
+        near = difflib.get_close_matches(env, names(), n=3, cutoff=0.5)  # other tasks may be discrete
         expected = f"did you mean {' or '.join(near)}?" if near else "expected an id such as Reacher-v5 or PointMass-v0"
         raise InputError(f"unknown environment {env!r}: {expected}")
     return mujoco.GymnasiumCopies(env, copies)

@@ -219,6 +219,8 @@ CASES = [
     ("data make PointMass-v0 --steps 1", "steps is 1", "at least"),
     ("data make PointMass-v0 --tier best", "best", "medium"),
     ("data mkae", "unknown command 'data mkae'", "did you mean make"),
+    ("bench speed --obs 0", "pbrl: --obs is 0", "at least 1"),
+    ("demo --updates 0", "pbrl: demo: updates is 0", "at least 4"),
     ("bench sped", "unknown command 'bench sped'", "speed"),
 ]
 

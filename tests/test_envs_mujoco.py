@@ -110,6 +110,7 @@ def test_making_is_quiet_and_leaves_no_log(
     ("name", "sentence"),
     [
         ("Reechr-v5", r"unknown environment 'Reechr-v5': did you mean Reacher-v5"),
+        ("CartPol-v1", r"unknown environment 'CartPol-v1': expected an id such as Reacher-v5 or PointMass-v0"),
         ("PointMas-v0", r"unknown environment 'PointMas-v0': did you mean PointMass-v0"),
         ("qqqqqqqq", r"unknown environment 'qqqqqqqq': expected an id such as Reacher-v5 or PointMass-v0"),
         ("Reacher-v2", r"'Reacher-v2' cannot be made: The mujoco v2 and v3 based environments"),

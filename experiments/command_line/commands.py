@@ -11,14 +11,16 @@ import tyro
 
 from pbrl.errors import InputError
 
-from .reading import read
+from .reading import form, read
 
 
 @dataclass(frozen=True)
 class ReportOptions:
     """Makes one self-contained HTML page of tables and figures, and the same as Markdown."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    ]
     """Folders of one or more runs."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The page; the Markdown is put beside it. By default report.html in the folder that all runs have in common."""
@@ -28,7 +30,8 @@ def demo(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
     from ..demo.study import run
 
-    run(_options(run, arguments, "pbrl demo"))
+    about = "Compares preference learners on data that ships: trains them, plays, and writes tables and a report."
+    run(_options(run, arguments, "pbrl demo", about))
     return 0
 
 
@@ -56,7 +59,8 @@ def bench(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _options(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
+def _options(function: Callable[..., Any], arguments: Sequence[str], program: str, about: str | None = None) -> Any:
     """The options, of the type that the function's first argument has, that command line words make."""
-    hints = get_type_hints(function)
-    return read(next(iter(hints.values())), arguments, program)
+    kind: Any = next(iter(get_type_hints(function).values()))
+    filled = read(form(kind), arguments, program, about)
+    return kind(**vars(filled))  # checks itself here: tyro would name the class in front of what it says

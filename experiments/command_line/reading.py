@@ -11,7 +11,7 @@ import re
 import textwrap
 import types
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -52,9 +52,16 @@ def form(cls: type[Any], several: Callable[[dataclasses.Field[Any]], bool] = lam
         hint = "" if default in _UNSET else None
         if kind is bool:  # --bounded False, as in config files, and not --no-bounded
             kind = tyro.conf.FlagConversionOff[bool]
-        column = Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint)]
+        column = Annotated[kind, tyro.conf.arg(help=text, help_behavior_hint=hint, metavar=_metavar(kind))]
         columns.append((item.name, column, dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Form", columns, frozen=True, namespace={"__doc__": inspect.getdoc(cls)})
+
+
+def _metavar(kind: Any) -> str | None:
+    """INT for ``int | None``, where tyro would say {None}|INT; None leaves it to tyro."""
+    some = [part for part in get_args(kind) if part is not types.NoneType]
+    optional = get_origin(kind) in (types.UnionType, Union) and len(some) == 1
+    return some[0].__name__.upper() if optional and isinstance(some[0], type) else None
 
 
 def read(kind: type[T], arguments: Sequence[str], program: str, description: str | None = None) -> T:
