@@ -34,6 +34,7 @@ from .checkpoint import Checkpoint
 from .data.files import replacing, unwritable
 from .environment import describe
 from .errors import InputError
+from .interrupts import uninterrupted
 
 CONFIG, MEMBERS, METRICS, ENVIRONMENT = "config.json", "members.csv", "metrics.csv", "environment.json"
 COLUMNS = ("member", "updates", "env_steps", "name", "value")
@@ -174,11 +175,13 @@ class Run:
         from torch.utils.tensorboard import SummaryWriter  # half a second, which reading a run need not wait for
 
         with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
-            events = SummaryWriter(str(self.folder), purge_step=updates + 1)
+            with uninterrupted():  # a thread of its own writes the events
+                events = SummaryWriter(str(self.folder), purge_step=updates + 1)
             try:
                 yield Record(file, events, tuple(names))
             finally:
-                events.close()
+                with uninterrupted():
+                    events.close()
 
 
 @dataclass(frozen=True)
@@ -191,13 +194,14 @@ class Record:
 
     def __call__(self, updates: int, values: Mapping[str, Sequence[float]], *, env_steps: int = 0) -> None:
         """Add one value per member for each metric; they are on the disk when this returns."""
-        rows = csv.writer(self.file, lineterminator="\n")
-        for name, column in values.items():
-            for member, value in enumerate(column):
-                rows.writerow((member, updates, env_steps, name, repr(float(value))))
-                self.events.add_scalar(f"{name}/{self.names[member]}", float(value), updates)
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with uninterrupted():
+            rows = csv.writer(self.file, lineterminator="\n")
+            for name, column in values.items():
+                for member, value in enumerate(column):
+                    rows.writerow((member, updates, env_steps, name, repr(float(value))))
+                    self.events.add_scalar(f"{name}/{self.names[member]}", float(value), updates)
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
 
 def _cut(path: Path, updates: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from agents.offline.iql import IQL, IQLConfig
 from pbrl import checkpoint
 from pbrl.errors import InputError
 from pbrl.members import sweep
-from pbrl.run import Run
+from pbrl.run import Record, Run
 from pbrl.spec import Spec
 
 SPEC = Spec("toy", obs_size=3, act_size=2)
@@ -125,6 +128,25 @@ def test_events_are_not_doubled(tmp_path: Path) -> None:
     seen.Reload()
     assert sorted(seen.Tags()["scalars"]) == ["loss/a", "loss/b"]
     assert [(event.step, event.value) for event in seen.Scalars("loss/a")] == [(10, 1.0), (20, 2.0), (30, 3.0)]
+
+
+def test_ctrl_c_waits_until_a_row_is_written(tmp_path: Path) -> None:
+    """And until the thread behind the events, which it could leave waiting for ever, has been told."""
+
+    class Events:
+        told = 0
+
+        def add_scalar(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            self.told += 1
+
+    path, events = tmp_path / "metrics.csv", Events()
+    with path.open("w") as file, pytest.raises(KeyboardInterrupt):
+        Record(file, events, ("a", "b"))(10, {"loss": [1.0, 2.0], "score": [3.0, 4.0]})
+    assert events.told == 4
+    assert len(path.read_text().splitlines()) == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_two_runs_of_one_second_are_apart(tmp_path: Path) -> None:

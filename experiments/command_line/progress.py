@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pbrl.interrupts import uninterrupted
+
 Watch = Callable[[int, Mapping[str, Sequence[float]]], None]
 _SHOWN = ("score", "return", "held_out_accuracy", "accuracy", "loss")
 
@@ -37,6 +39,8 @@ def bar(screen: Console, agent: str, members: int, since: int, total: int) -> It
                 last[name] = float(np.mean(value))
             names = [name for name in _SHOWN if name in last] or list(last)
             words = [f"{name} {last[name]:.3g}" for name in names]
-            progress.update(task, completed=updates, speed=f"{speed:,.0f} member-updates/s", last=" ".join(words[:2]))
+            with uninterrupted():  # a thread of its own draws the bar
+                now = f"{speed:,.0f} member-updates/s"
+                progress.update(task, completed=updates, speed=now, last=" ".join(words[:2]))
 
         yield watch
