@@ -18,10 +18,11 @@ import pytest
 import agents
 from experiments import cli
 from experiments.command_line.arguments import parse
-from experiments.command_line.options import TrainOptions
+from experiments.command_line.options import LabelOptions, TrainOptions
 from experiments.command_line.population import fitted
 from experiments.command_line.reading import docs
 from pbrl.errors import InputError
+from pbrl.labelers.teachers import LABELERS
 from pbrl.members import is_shared, schedule_fields, sweep
 from pbrl.run import Run
 from pbrl.spec import Spec
@@ -71,6 +72,18 @@ def test_help_of_an_agent_tells_every_field(name: str, capsys: pytest.CaptureFix
         assert docs(algorithm.config)[field.name], f"{name}.{field.name} has no docstring"
         assert f"--{field.name.replace('_', '-')}" in text
         assert field.name not in common, f"{name}.{field.name} is also an option of pbrl train"
+
+
+def test_help_names_every_form_of_labels() -> None:
+    text = docs(LabelOptions)["labels"]
+    assert all(form in text for name in LABELERS for form in name.replace(":", " :").split())
+
+
+def test_no_evaluation_is_proposed_for_what_does_not_act(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = point_mass(tmp_path)
+    for name, proposed in (("reward_model", False), ("sft", True)):
+        assert cli.main(["train", name, "--dataset", str(data), *QUICK, "--out", str(tmp_path)]) == 0
+        assert ("pbrl evaluate" in capsys.readouterr().out) == proposed
 
 
 def test_eight_members_from_one_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +211,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     while not list(tmp_path.glob("train/*/checkpoint/checkpoint.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()  # nothing, unless it did not stop
     assert process.returncode == 130
     (line,) = error.decode().strip().splitlines()
     run = only_run(tmp_path)

@@ -34,7 +34,8 @@ from .train import play
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Plays the same episodes with every member of a run, and writes evaluation-<env>.csv into its folder."""
+    """Plays the same episodes with every member of a run, and writes evaluation-<env>-<greedy or stochastic>.csv
+    into its folder."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, as pbrl train has printed it."""

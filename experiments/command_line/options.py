@@ -31,14 +31,17 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Who says which of two segments is better. Members of one run get the same pairs."""
+    """Who says which of two segments is better, for agents that take labels; the others learn without.
+
+    Members of one run get the same pairs.
+    """
 
     labels: tuple[str, ...] = ()
-    """partial_return, regret (forms: partial_return:mean, regret:dis_dir, ...), or a file of answers: our .hdf5 or .npz
-    of humans. Several: members for each. none (or true_reward): for agents that take no labels. By default
-    partial_return if the agent takes labels."""
+    """partial_return (or with :sum, :mean, :discounted), regret (or with :dir, :dis_dir, :sum, :dis_sum), or a file of
+    answers: our .hdf5 or .npz of humans. Several: members for each. none (or true_reward): for agents that take no
+    labels. By default partial_return if the agent takes labels."""
     pairs: int = 1000
-    """How many pairs of segments to learn from."""
+    """How many pairs of segments to learn from (less those that label-skip skips)."""
     segment_length: int = 25
     """Steps in a segment."""
     held_out: float = 0.1

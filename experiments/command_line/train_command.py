@@ -10,6 +10,7 @@ from rich.console import Console
 
 import agents
 from pbrl import loops
+from pbrl.agent import Agent
 from pbrl.errors import InputError
 from pbrl.run import Run
 
@@ -92,5 +93,7 @@ def _follow(planned: planning.Plan, run: Run) -> int:
     if lost:
         names = ", ".join(planned.population.names[i] for i in lost)
         screen.print(f"[red]diverged[/red] (weights that are not finite): {names}", highlight=False)
-    out.print(f"evaluate more: pbrl evaluate {run.folder} --episodes 100", highlight=False, soft_wrap=True)
+    if isinstance(planned.learner, Agent):
+        env = "" if planned.simulator is not None else " --env NAME"
+        out.print(f"evaluate more: pbrl evaluate {run.folder} --episodes 100{env}", highlight=False, soft_wrap=True)
     return 0
