@@ -134,6 +134,11 @@ def test_the_margin_is_in_units_of_the_score() -> None:
         assert found.train.by.settings["margin"] == 2.0
 
 
+def test_a_negative_mean_return_is_no_margin() -> None:
+    with pytest.raises(InputError, match=r"--label-margin is missing, .* the mean return of a segment, -18\.\d+, is"):
+        told(label_skip=0.1)
+
+
 def test_a_discount_goes_to_the_discounted_score_alone(tmp_path: Path) -> None:
     words = ["train", "cpl", "--dataset", SHIPPED, "--labels", "partial_return:discounted", "regret"]
     words += ["--label-gamma", "0.9", "--pairs", "20", "--updates", "4", "--hidden", "8", "--episodes", "0"]

@@ -140,6 +140,11 @@ def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) 
                 f"the unit of {IN_REWARD[0]} alone"
             )
         margin = mean_segment_return(dataset, options.segment_length)
+        if margin <= 0:
+            raise InputError(
+                f"--label-margin is missing, expected a number above 0 in units of {labels!r}: the mean return of a "
+                f"segment, {margin:g}, is no unit"
+            )
     return make_labeler(
         labels,
         critic=load_critic(data.resolve(source)) if labels.startswith("regret") else None,
