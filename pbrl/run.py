@@ -15,6 +15,7 @@ execution to the next (no times), so that an interrupted and resumed run ends wi
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import math
@@ -168,20 +169,21 @@ class Run:
             updates: of the checkpoint that training goes on from, or 0.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or another process is recording into it.
         """
-        path = self.folder / METRICS
-        _cut(path, updates)
         from torch.utils.tensorboard import SummaryWriter  # half a second, which reading a run need not wait for
 
-        with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
-            with uninterrupted():  # a thread of its own writes the events
-                events = SummaryWriter(str(self.folder), purge_step=updates + 1)
-            try:
-                yield Record(file, events, tuple(names))
-            finally:
-                with uninterrupted():
-                    events.close()
+        path = self.folder / METRICS
+        with _alone(self.folder):
+            _cut(path, updates)
+            with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
+                with uninterrupted():  # a thread of its own writes the events
+                    events = SummaryWriter(str(self.folder), purge_step=updates + 1)
+                try:
+                    yield Record(file, events, tuple(names))
+                finally:
+                    with uninterrupted():
+                        events.close()
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,17 @@ class Record:
                     self.events.add_scalar(f"{name}/{self.names[member]}", float(value), updates)
             self.file.flush()
             os.fsync(self.file.fileno())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raise InputError if another process is in this block; the lock goes with the process, however it ends."""
+    with (folder / CONFIG).open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is training in it, expected it to have ended") from None
+        yield
 
 
 def _cut(path: Path, updates: int) -> None:

@@ -114,6 +114,18 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert values == [[1.0, 2.0, 3.0], [0.1, 0.1, 0.1]]
 
 
+def test_only_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    """A lock belongs to an open file, so that two recordings of one process stand for those of two."""
+    run = Run.create(tmp_path, "train", "x", {"a": 1}, [{"member": 0}])
+    with run.recording(["a"], updates=0) as record:
+        record(1, {"loss": [1.0]})
+        with pytest.raises(InputError, match="another process is training in it"), run.recording(["a"], updates=0):
+            pytest.fail("it was let in")
+    with run.recording(["a"], updates=1) as record:
+        record(2, {"loss": [0.5]})
+    assert [row["updates"] for row in run.metrics()] == ["1", "2"]
+
+
 def test_events_are_not_doubled(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
