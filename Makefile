@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: setup
 	$(BIN)/pbrl demo
 
+# The wait policy: torch's threads spin for each other, which on a busy machine makes a run many times slower.
 test: setup lint types
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=passive $(BIN)/pytest
 
 test-slow: setup
 	$(BIN)/pytest -m slow
