@@ -69,9 +69,6 @@ class Members(Generic[C]):
     def __post_init__(self) -> None:
         if not self.configs:
             raise InputError("a population needs at least one member, found none")
-        for seed in self.seeds:
-            if not -(1 << 63) <= seed < 1 << 63:
-                raise InputError(f"seed is {seed}, expected a number that fits into 64 bits")
         if len(self.configs) != len(self.seeds):
             raise InputError(f"{len(self.configs)} configs but {len(self.seeds)} seeds: expected one seed per config")
         for field in dataclasses.fields(self.shared):  # type: ignore[arg-type]

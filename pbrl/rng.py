@@ -19,6 +19,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 
 def _signed(value: int) -> int:
     value &= (1 << 64) - 1
@@ -43,7 +45,14 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def keys(seeds: Sequence[int] | Tensor, device: torch.device | str | None = None) -> Tensor:
-    """One key per seed: [P] int64."""
+    """One key per seed: [P] int64.
+
+    Raises:
+        InputError: a seed that does not fit into 64 bits.
+    """
+    for number in () if isinstance(seeds, Tensor) else seeds:
+        if not -(1 << 63) <= number < 1 << 63:
+            raise InputError(f"seed is {number}, expected a number that fits into 64 bits")
     seed = torch.as_tensor(seeds, dtype=torch.int64, device=device)
     return _mix(_mix(seed + _GOLDEN) ^ _FOLD)
 
