@@ -304,3 +304,23 @@ def test_runs_that_are_not_what_they_were(tmp_path: Path, capsys: pytest.Capture
     assert "fingerprint" in error
     data.write_bytes(kept[data])
     assert cli.main(["train", "--resume", str(run)]) == 0
+
+
+@pytest.mark.parametrize(("rates", "code"), [(["1e38"], 1), (["1e38", "0.001"], 0)])
+def test_a_run_of_which_nothing_is_left_fails(
+    rates: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "train",
+        "sft",
+        "--dataset",
+        str(point_mass(tmp_path)),
+        "--head",
+        "gaussian",
+        "--lr",
+        *rates,
+        "--episodes",
+        "0",
+    ]
+    assert cli.main([*words, *QUICK, "--out", str(tmp_path)]) == code
+    assert "diverged" in "".join(capsys.readouterr())

@@ -93,7 +93,7 @@ def _follow(planned: planning.Plan, run: Run) -> int:
     if lost:
         names = ", ".join(planned.population.names[i] for i in lost)
         screen.print(f"[red]diverged[/red] (weights that are not finite): {names}", highlight=False)
-    if isinstance(planned.learner, Agent):
+    if isinstance(planned.learner, Agent) and len(lost) < members:
         env = "" if planned.simulator is not None else " --env NAME"
         out.print(f"evaluate more: pbrl evaluate {run.folder} --episodes 100{env}", highlight=False, soft_wrap=True)
-    return 0
+    return 1 if len(lost) == members else 0  # a script must notice when nothing is left
