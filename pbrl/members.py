@@ -20,7 +20,7 @@ from . import rng
 from .errors import InputError
 
 C = TypeVar("C")
-
+C_co = TypeVar("C_co", covariant=True)
 
 Schedule = Literal["stage", "warmup"]
 
@@ -45,7 +45,7 @@ def schedule_fields(config: Any, *kinds: Schedule) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Members(Generic[C]):
+class Members(Generic[C_co]):
     """P configs of one class with a seed each.
 
     Attributes:
@@ -60,7 +60,7 @@ class Members(Generic[C]):
         InputError: no members, as many seeds as configs are missing, or a shared field that differs.
     """
 
-    configs: tuple[C, ...]
+    configs: tuple[C_co, ...]
     seeds: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
@@ -81,7 +81,7 @@ class Members(Generic[C]):
         return len(self.configs)
 
     @property
-    def shared(self) -> C:
+    def shared(self) -> C_co:
         """The first config: read shared fields from it."""
         return self.configs[0]
 
@@ -94,7 +94,7 @@ class Members(Generic[C]):
         """[P] the values of a swept field."""
         return torch.tensor([getattr(config, name) for config in self.configs], dtype=self.dtype, device=self.device)
 
-    def take(self, chosen: Sequence[int]) -> Members[C]:
+    def take(self, chosen: Sequence[int]) -> Members[C_co]:
         """The population of these members only."""
         return dataclasses.replace(
             self, configs=tuple(self.configs[i] for i in chosen), seeds=tuple(self.seeds[i] for i in chosen)

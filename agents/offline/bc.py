@@ -61,10 +61,12 @@ class BC(nn.Module):
     """Stacked behaviour cloning."""
 
     keys: Tensor
+    on: Literal["transitions", "pairs"]
 
-    def __init__(self, spec: Spec, members: Members[BCConfig]) -> None:
+    def __init__(self, spec: Spec, members: Members[CloningConfig]) -> None:
         super().__init__()
         self.config = members.shared
+        self.on = self.config.on if isinstance(self.config, BCConfig) else "transitions"
         self.count = Count()
         self.register_buffer("keys", members.keys)
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
@@ -87,7 +89,7 @@ class BC(nn.Module):
 
     def wants(self) -> Wants:
         """Transitions, or labelled pairs whose labels are ignored."""
-        return {self.config.on: self.config.batch_size}
+        return {self.on: self.config.batch_size}
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> [P, B, A]."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl.data.source import Source, Wants
+from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range
 from pbrl.spec import Spec
@@ -39,17 +39,13 @@ class PercentBC(BC):
     """Stacked percentile BC; members may clone different shares."""
 
     def __init__(self, spec: Spec, members: Members[PercentBCConfig]) -> None:
-        super().__init__(spec, members)  # type: ignore[arg-type]
+        super().__init__(spec, members)
         self.percents: list[float] = members.column("percent").tolist()
 
     @property
     def boundaries(self) -> tuple[int, ...]:
         """One stage."""
         return ()
-
-    def wants(self) -> Wants:
-        """Transitions of the best episodes."""
-        return {"transitions": self.config.batch_size}
 
     def prepare(self, source: Source) -> Source:
         """The source restricted to each member's best episodes."""

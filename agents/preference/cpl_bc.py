@@ -1,4 +1,4 @@
-"""CPL-BC: CPL regularised by behaviour cloning instead of its bias (Hejna et al., ICLR 2024, appendix).
+"""CPL-BC: CPL regularised by behaviour cloning instead of its bias (Hejna et al., ICLR 2024).
 
     L = L_CPL(bias = 1) - bc_weight E[log pi(a|s)],  the expectation over the steps of both segments.
 
@@ -38,7 +38,7 @@ class CPLBC(CPL):
     bc_weight: Tensor
 
     def __init__(self, spec: Spec, members: Members[CPLBCConfig]) -> None:
-        super().__init__(spec, members)  # type: ignore[arg-type]
+        super().__init__(spec, members)
         self.register_buffer("bc_weight", members.column("bc_weight"))
 
     def contrast(self, pairs: LabelledPairs, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""CPL-KL: CPL with the log-ratio to a reference policy, as DPO has it (Hejna et al., ICLR 2024, appendix).
+"""CPL-KL: CPL with the log-ratio to a reference policy, as DPO has it (Hejna et al., ICLR 2024).
 
     adv_pi(segment) = sum_t gamma^t alpha (log pi(a_t|s_t) - log pi_ref(a_t|s_t))
 
@@ -50,7 +50,7 @@ class CPLKL(CPL):
     config: CPLKLConfig
 
     def __init__(self, spec: Spec, members: Members[CPLKLConfig]) -> None:
-        super().__init__(spec, members)  # type: ignore[arg-type]
+        super().__init__(spec, members)
         self.reference = freeze(
             StackedPolicy(
                 members.keys,

@@ -84,7 +84,7 @@ class PIQL(nn.Module):
         self.config = members.shared
         configs = tuple(_reward_config(config) for config in members.configs)
         self.model = RewardModel(spec, Members(configs, members.seeds, members.dtype, members.device, members.compile))
-        self.iql = IQL(spec, members)  # type: ignore[arg-type]
+        self.iql = IQL(spec, members)
 
     @property
     def keys(self) -> Tensor:
