@@ -5,7 +5,7 @@
 The choice depends on shapes and on the machine alone, never on a timing, so that a run repeats its own bits:
 - "batched": one ``baddbmm``. Best while a member has few rows, on a GPU, and in float64.
 - "each": one product per member. On a CPU with many rows the activations of one member then stay in cache.
-- "onednn": one oneDNN product per member. MKL, torch's choice, runs float32 at about half speed on other makers' CPUs.
+- "onednn": one oneDNN product per member. On the AMD processor that was tried, MKL (torch's choice) took twice as long.
 - "bf16": operands rounded to bfloat16, result float32. Only after ``set_precision("bf16")``.
 """
 

@@ -11,7 +11,8 @@ Deviations:
   with the new V.
 - "return_range" scales rewards so that the returns of the data span the longest episode's length (at the authors' 1000
   steps it is their 1000 / (max - min)), unless they are all equal; it is for training alone and never scales a score.
-- Time limits bootstrap (``term`` is the true end only), in the data as well as online.
+- Time limits bootstrap: ``term`` is the true end only. The authors' data lack the rows at time limits.
+- Initial weights are torch's own uniform ones.
 """
 
 from __future__ import annotations

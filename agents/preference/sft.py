@@ -1,4 +1,4 @@
-"""SFT: supervised fine-tuning, cloning of preferred segments (the baseline of Hejna et al., ICLR 2024, section 4).
+"""SFT: supervised fine-tuning, cloning of preferred segments (the baseline of Hejna et al., ICLR 2024).
 
 First stage: maximise E[log pi(a|s)] over the steps of both segments of every pair. Second stage: over the steps of the
 preferred segment only; both segments of a tie count.
