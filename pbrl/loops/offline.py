@@ -1,4 +1,4 @@
-"""Training loops: short functions that bring data to learners."""
+"""The offline loop: fixed data, a number of updates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .agent import Learner, Staged
-from .data.source import Source
+from ..agent import Learner, Staged
+from ..data.source import Source
 
 
 def offline(learner: Learner, source: Source, updates: int, *, every: int) -> Iterator[dict[str, Tensor]]:
