@@ -27,7 +27,7 @@ class GymnasiumCopies:
 
     Actions are in [-1, 1] (clipped to it) and rescaled to the task's bounds; observations are flattened to float64.
     There is no auto-reset: a copy that finished is frozen, that is, its observation, ``term`` and ``trunc`` stay as
-    they were and its reward is 0 until the next ``reset``.
+    they were and its reward is 0 until it is restarted.
 
     Attributes:
         copies: n, how many.
@@ -65,10 +65,25 @@ class GymnasiumCopies:
         """
         if len(seeds) != self.copies:
             raise InputError(f"{len(seeds)} seeds for {self.copies} copies of {self.spec.name}, expected one each")
-        rows = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds)]
-        self._obs = np.stack([np.asarray(row, dtype=np.float64).ravel() for row in rows])
-        self._term[:] = False
-        self._trunc[:] = False
+        self._obs = np.zeros((self.copies, self.spec.obs_size))
+        return self.restart(np.ones(self.copies, dtype=bool), seeds)
+
+    def restart(self, chosen: NDArray[np.bool_], seeds: Sequence[int]) -> NDArray[np.float64]:
+        """Start a new episode in the ``chosen`` [n] copies, one seed for each of them; obs [n, O] of all copies.
+
+        Raises:
+            InputError: not one seed per chosen copy, or no reset before.
+        """
+        if self._obs is None:
+            raise InputError(f"{self.spec.name} was restarted before it was reset, expected reset(seeds) first")
+        if len(seeds) != chosen.sum():
+            raise InputError(
+                f"{len(seeds)} seeds for {chosen.sum()} chosen copies of {self.spec.name}, expected one each"
+            )
+        for i, seed in zip(np.flatnonzero(chosen), seeds):
+            self._obs[i] = np.asarray(self._envs[i].reset(seed=int(seed))[0], dtype=np.float64).ravel()
+        self._term[chosen] = False
+        self._trunc[chosen] = False
         return self._obs.copy()
 
     def step(

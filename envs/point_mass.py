@@ -151,9 +151,9 @@ def solve(problem: Problem, temperature: float = 0.0) -> Solution:
 
 
 class PointMass:
-    """n independent point masses, stepped as one array; no auto-reset, a cut copy is frozen until the next ``reset``.
+    """n independent point masses, stepped as one array; no auto-reset, a cut copy is frozen until it is restarted.
 
-    A copy's start state and noise are drawn from its own seed at ``reset``, so they do not depend on the other copies.
+    A copy's start state and noise are drawn from its own seed at its start, so they do not depend on the other copies.
 
     Attributes:
         copies: n, how many.
@@ -168,9 +168,9 @@ class PointMass:
         self.problem = problem or Problem()
         d = self.problem.dimension
         self.spec = Spec(name or f"PointMass{d}D-v0", obs_size=2 * d, act_size=d, horizon=self.problem.horizon)
-        self._steps = self.problem.horizon  # frozen until the first reset
+        self._steps = np.zeros(copies, dtype=np.int64)
         self._state = np.zeros((copies, 2 * d))
-        self._noise = np.zeros((0, copies, 2 * d))
+        self._noise = np.zeros((0, copies, 2 * d))  # until the first reset
 
     def reset(self, seeds: Sequence[int]) -> Array:
         """Start a new episode in every copy, each from its own seed: [n, O].
@@ -180,14 +180,28 @@ class PointMass:
         """
         if len(seeds) != self.copies:
             raise InputError(f"{len(seeds)} seeds for {self.copies} copies of {self.spec.name}, expected one each")
+        self._noise = np.zeros((self.problem.horizon, self.copies, 2 * self.problem.dimension))
+        return self.restart(np.ones(self.copies, dtype=bool), seeds)
+
+    def restart(self, chosen: NDArray[np.bool_], seeds: Sequence[int]) -> Array:
+        """Start a new episode in the ``chosen`` [n] copies, one seed for each of them; obs [n, O] of all copies.
+
+        Raises:
+            InputError: not one seed per chosen copy, or no reset before.
+        """
+        if len(self._noise) == 0:
+            raise InputError(f"{self.spec.name} was restarted before it was reset, expected reset(seeds) first")
+        if len(seeds) != chosen.sum():
+            raise InputError(
+                f"{len(seeds)} seeds for {chosen.sum()} chosen copies of {self.spec.name}, expected one each"
+            )
         d, sigma, horizon = self.problem.dimension, self.problem.noise, self.problem.horizon
-        generators = [np.random.default_rng(int(seed)) for seed in seeds]
         half_width = np.repeat([1.0, 0.2], d)
-        self._state = np.stack([generator.uniform(-half_width, half_width) for generator in generators])
-        self._noise = np.stack(
-            [sigma * generator.standard_normal((horizon, 2 * d)) for generator in generators], axis=1
-        )
-        self._steps = 0
+        for i, seed in zip(np.flatnonzero(chosen), seeds):
+            generator = np.random.default_rng(int(seed))
+            self._state[i] = generator.uniform(-half_width, half_width)
+            self._noise[:, i] = sigma * generator.standard_normal((horizon, 2 * d))
+        self._steps[chosen] = 0
         return self._state.copy()
 
     def step(self, act: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_]]:
@@ -201,15 +215,15 @@ class PointMass:
             raise InputError(f"act has shape {u.shape}, expected {(self.copies, self.spec.act_size)}")
         if len(self._noise) == 0:
             raise InputError(f"{self.spec.name} was stepped before it was reset, expected reset(seeds) first")
-        term = np.zeros(self.copies, dtype=bool)
-        if self._steps >= self.problem.horizon:
-            return self._state.copy(), np.zeros(self.copies), term, ~term
+        going = self._steps < self.problem.horizon
         (a, b), (cost_x, cost_u) = self.problem.dynamics, self.problem.costs
         x = self._state
         rew = -(np.einsum("ni,ij,nj->n", x, cost_x, x) + np.einsum("ni,ij,nj->n", u, cost_u, u))
-        self._state = x @ a.T + u @ b.T + self._noise[self._steps]
-        self._steps += 1
-        return self._state.copy(), rew, term, np.full(self.copies, self._steps >= self.problem.horizon)
+        noise = self._noise[np.minimum(self._steps, self.problem.horizon - 1), np.arange(self.copies)]
+        self._state = np.where(going[:, None], x @ a.T + u @ b.T + noise, x)
+        self._steps += going
+        cut = self._steps >= self.problem.horizon
+        return self._state.copy(), np.where(going, rew, 0.0), np.zeros(self.copies, dtype=bool), cut
 
     def close(self) -> None:
         """Nothing to free."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,35 +13,13 @@ from torch import Tensor
 
 from . import rng
 from .errors import InputError
-from .spec import Spec
+from .vector_env import Flags, VectorEnv
 
 Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Returns = TypeVar("Returns", float, NDArray[np.float64], NDArray[np.float32], Tensor)
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the seeds that people train with."""
-
-
-class VectorEnv(Protocol):
-    """n copies of an environment stepped together. There is no auto-reset: a finished copy is frozen, with reward 0."""
-
-    @property
-    def copies(self) -> int:
-        """n, how many."""
-
-    @property
-    def spec(self) -> Spec:
-        """Sizes and horizon of one copy."""
-
-    def reset(self, seeds: Sequence[int]) -> NDArray[Any]:
-        """A new episode in every copy, each from its own seed: [n, O]."""
-
-    def step(self, act: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], Flags, Flags]:
-        """Actions [n, A] in [-1, 1] to obs [n, O], rew [n], term [n], trunc [n]."""
-
-    def close(self) -> None:
-        """Free the simulators."""
 
 
 class Act(Protocol):
