@@ -66,7 +66,7 @@ class StackedLinear(nn.Module):
         size_out: int,
         *,
         ensemble: int | None,
-        init: Init,
+        init: Init | Literal["normal"],
         gain: float,
         dtype: torch.dtype,
     ) -> None:
@@ -83,8 +83,16 @@ class StackedLinear(nn.Module):
 
 
 def _initial(
-    key: Tensor, init: Init, gain: float, copies: tuple[int, ...], size_in: int, size_out: int, dtype: torch.dtype
+    key: Tensor,
+    init: Init | Literal["normal"],
+    gain: float,
+    copies: tuple[int, ...],
+    size_in: int,
+    size_out: int,
+    dtype: torch.dtype,
 ) -> Tensor:
+    if init == "normal":  # of deviation ``gain``, with zero biases: GPT-2's
+        return gain * rng.normal(key, *copies, size_in, size_out, dtype=dtype)
     if init == "uniform":  # torch.nn.Linear's own: U(-1/sqrt(in), 1/sqrt(in))
         return (2.0 * rng.uniform(key, *copies, size_in, size_out, dtype=dtype) - 1.0) * (gain / math.sqrt(size_in))
     tall = (max(size_in, size_out), min(size_in, size_out))
