@@ -1,4 +1,4 @@
-"""The stacked optimiser: Adam with a learning rate and a gradient clip per member, and target networks.
+"""The stacked optimiser: Adam with a learning rate, weight decay and gradient clip per member, and target networks.
 
 Parameters are [P, ...]. ``minimise`` is the only place in the library that sums over P: each slice of a parameter
 depends on its own member's loss alone, so the gradient of the sum is every member's own gradient.
@@ -17,12 +17,14 @@ _VECTOR = 16  # float32 numbers in the widest vector register of a CPU
 class Adam(nn.Module):
     """Adam (Kingma & Ba 2015) over parameters [P, ...], each member at its own learning rate.
 
+    With weight decay it is AdamW (Loshchilov & Hutter 2019): a step also shrinks every weight by lr * decay of itself.
     A module, so that its moments are part of the agent's state_dict.
 
     Args:
         parameters: tensors with a leading population axis.
         lr: [P] learning rates.
         clip: [P] bounds on the global gradient norm of each member (infinity: none), or None.
+        weight_decay: [P] rates of decoupled weight decay, or None.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Adam(nn.Module):
         lr: Tensor,
         *,
         clip: Tensor | None = None,
+        weight_decay: Tensor | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
@@ -48,6 +51,7 @@ class Adam(nn.Module):
         self._moments = (list(self.first), list(self.second))
         # Learning rates as numbers, read once: equal ones make a single fused call. They are settings, never trained.
         self.rates: list[float] = lr.tolist()
+        self.decays: list[float] = [0.0] * len(lr) if weight_decay is None else weight_decay.tolist()
 
     def get_extra_state(self) -> Tensor:
         """The number of steps taken, as a tensor."""
@@ -72,11 +76,12 @@ class Adam(nn.Module):
         step = torch.tensor(float(self.steps), device=grads[0].device)
         flat = [g.contiguous() for g in grads]  # the fused kernel ignores strides
         tensors: list[Sequence[Tensor]] = [self.parameters_list, flat, *self._moments]
-        if len(set(self.rates)) == 1:
-            self._fused([self._aligned(group) for group in tensors], step, self.rates[0] * scale)
+        settings = list(zip(self.rates, self.decays))
+        if len(set(settings)) == 1:
+            self._fused([self._aligned(group) for group in tensors], step, self.rates[0] * scale, self.decays[0])
         else:
-            for member, rate in enumerate(self.rates):
-                self._fused([[x[member] for x in group] for group in tensors], step, rate * scale)
+            for member, (rate, decay) in enumerate(settings):
+                self._fused([[x[member] for x in group] for group in tensors], step, rate * scale, decay)
 
     def _aligned(self, group: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, cut into members where a member is no whole number of vectors.
@@ -86,9 +91,10 @@ class Adam(nn.Module):
         """
         return [part for x in group for part in ([x] if x[0].numel() % _VECTOR == 0 else x.unbind(0))]
 
-    def _fused(self, tensors: Sequence[Sequence[Tensor]], step: Tensor, lr: float) -> None:
+    def _fused(self, tensors: Sequence[Sequence[Tensor]], step: Tensor, lr: float, decay: float) -> None:
         parameters, grads, first, second = map(list, tensors)
-        torch._fused_adam_(
+        kernel = torch._fused_adamw_ if decay else torch._fused_adam_
+        kernel(
             parameters,
             grads,
             first,
@@ -98,7 +104,7 @@ class Adam(nn.Module):
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            weight_decay=0.0,
+            weight_decay=decay,
             eps=self.eps,
             amsgrad=False,
             maximize=False,

@@ -51,6 +51,27 @@ def test_fifty_steps_are_those_of_torchs_adam(rates: str, clip: str) -> None:
             torch.testing.assert_close(mine[member], single_parameter, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("decays", [[0.1, 0.1, 0.1], [0.0, 1e-2, 0.5]])
+@pytest.mark.parametrize("rates", RATES)
+def test_with_weight_decay_twenty_steps_are_those_of_torchs_adamw(rates: str, decays: list[float]) -> None:
+    ours = parameters()
+    lr = torch.tensor(RATES[rates], dtype=DOUBLE)
+    adam = Adam(ours, lr, weight_decay=torch.tensor(decays, dtype=DOUBLE))
+    theirs = [[nn.Parameter(value[member].clone()) for value in draw("start", 0)] for member in range(3)]
+    singles = [torch.optim.AdamW(m, lr=r, weight_decay=d) for m, r, d in zip(theirs, RATES[rates], decays)]
+    for step in range(20):
+        grads, scale = draw("grad", step), (step + 1) / 20  # a schedule scales the decay with the learning rate
+        adam.step(grads, scale)
+        for member, single in enumerate(singles):
+            for parameter, grad in zip(theirs[member], grads):
+                parameter.grad = grad[member].clone()
+            single.param_groups[0]["lr"] = RATES[rates][member] * scale
+            single.step()
+    for member in range(3):
+        for mine, single_parameter in zip(ours, theirs[member]):
+            torch.testing.assert_close(mine[member], single_parameter, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rates", RATES)
 def test_scale_multiplies_the_learning_rates_of_one_step(rates: str) -> None:
     lr = torch.tensor(RATES[rates], dtype=DOUBLE)
