@@ -15,8 +15,9 @@ import envs
 from envs.point_mass import PointMass, solve
 from experiments.datasets import behaviour_sac, make
 from experiments.datasets.behaviour import Transitions, returns, roll_out, uniform_policy
-from experiments.datasets.behaviour_sac import SACRun, chunk_ends, sac_policy
+from experiments.datasets.behaviour_sac import SACRun, chunk_ends
 from experiments.datasets.make import TIERS, _spread, dataset_name, default_behaviour_steps, make_data
+from experiments.datasets.sac_policy import sac_policy
 from pbrl.data import Dataset, hdf5
 from pbrl.errors import InputError
 from pbrl.labelers.oracle import load_critic, make_critic

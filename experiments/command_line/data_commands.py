@@ -21,6 +21,8 @@ from ..datasets.make import dataset_name, doubt, make_data
 from .options import Count, Flag, Name
 from .reading import read
 
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+
 HELP = """usage: pbrl data COMMAND ...
 
 commands:
@@ -54,6 +56,8 @@ class MakeOptions:
     """Steps that SAC learns for. By default a number known to suffice for the quick tasks, else a million."""
     hidden: int = 256
     """Units in each of the two hidden layers of SAC's networks."""
+    behaviour: Folder = None
+    """Folder of a finished run (manifest.json, replay.npz, weights), to use its policies instead of training any."""
     overwrite: Flag = False
     """Replace a data set of the same name."""
 
@@ -115,6 +119,7 @@ def _make(options: MakeOptions) -> None:
         datasets.directory(),
         behaviour_steps=options.behaviour_steps,
         hidden=options.hidden,
+        folder=options.behaviour,
         overwrite=options.overwrite,
     )
     print(f"{made.dataset.describe()}\n\n{made.path}\nTrain on it: pbrl train cpl --dataset {made.dataset.name}")

@@ -30,7 +30,8 @@ from envs.mujoco import GymnasiumCopies, action_bounds, make_one
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
-from .behaviour import Array, Behaviour, Policy, Snapshot, Transitions, concatenate, returns
+from .behaviour import Array, Behaviour, Snapshot, Transitions, concatenate, returns
+from .sac_policy import sac_policy
 
 _EPISODES = 20  # per point of the learning curve
 _CHUNKS = 50  # points of the learning curve of a short run; long ones have one every 10 000 steps
@@ -282,19 +283,3 @@ def _weights(model: SAC) -> dict[str, Array]:
         arrays |= {name: np.stack([each[name] for each in layers]) for name in layers[0]}
     assert model.log_ent_coef is not None
     return arrays | {"log_alpha": array(model.log_ent_coef)[0]}
-
-
-def sac_policy(weights: dict[str, Array], *, greedy: bool = False) -> Policy:
-    """The tanh-Gaussian policy of the arrays that ``_weights`` gives, or its mode."""
-
-    def act(obs: Array, generator: np.random.Generator) -> Array:
-        hidden = obs
-        for depth in ("0", "1"):
-            hidden = np.maximum(hidden @ weights[f"actor/{depth}/weight"] + weights[f"actor/{depth}/bias"], 0.0)
-        raw = hidden @ weights["actor/mean/weight"] + weights["actor/mean/bias"]
-        if not greedy:
-            log_std = hidden @ weights["actor/log_std/weight"] + weights["actor/log_std/bias"]
-            raw = raw + np.exp(np.clip(log_std, -20.0, 2.0)) * generator.standard_normal(raw.shape)
-        return np.asarray(np.tanh(raw))
-
-    return act

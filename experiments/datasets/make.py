@@ -13,6 +13,7 @@ Tiers (Fu et al. 2020, section 4; the names are ours, ``local/<env>/<tier>-v1``,
 
 Policies are stochastic while they collect, as D4RL's. The reference scores stored with the data are the mean returns of
 the random policy (0) and of the expert's greedy policy (100), over episodes of their own, with their standard errors.
+A folder with the replay and the weights of another run (``behaviour_folder``) may take the place of the behaviour run.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ import envs
 from envs.point_mass import PointMass
 from pbrl.data import Dataset, hdf5
 from pbrl.errors import InputError
-from pbrl.evaluation import VectorEnv
+from pbrl.vector_env import VectorEnv
 
-from . import behaviour_lqr
+from . import behaviour_folder, behaviour_lqr
 from .behaviour import Array, Behaviour, Policy, Transitions, concatenate, copies_for, returns, roll_out, uniform_policy
 
 TIERS = ("random", "medium", "medium-replay", "medium-expert", "expert", "mixed")
@@ -81,6 +82,7 @@ def make_data(
     *,
     behaviour_steps: int | None = None,
     hidden: int = 256,
+    folder: Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Made:
@@ -97,6 +99,7 @@ def make_data(
         out_dir: the data folder.
         behaviour_steps: environment steps to learn from; None for ``default_behaviour_steps``.
         hidden: units in the two hidden layers of SAC's networks (the point mass has none).
+        folder: a finished run of somebody else's, in the form of ``behaviour_folder``; nothing is trained then.
         overwrite: whether an existing data set of this name may be replaced.
         progress: whether to show a progress bar on stderr.
 
@@ -123,6 +126,8 @@ def make_data(
         raise InputError(f"seed is {seed}, expected at least 0")
     if hidden < 1:
         raise InputError(f"hidden is {hidden}, expected at least 1 unit")
+    if folder is not None and (behaviour_steps is not None or hidden != 256):
+        raise InputError(f"the behaviour of {folder} is trained already, expected no --behaviour-steps and no --hidden")
     name = dataset_name(env, tier)
     path = Path(out_dir) / f"{name}.hdf5"
     if path.exists() and not overwrite:
@@ -133,12 +138,16 @@ def make_data(
     _check_writable(path.parent)
 
     simulator = envs.make(env, copies_for(steps, horizon))
-    folder = Path(out_dir) / "behaviour" / env.replace("/", "-") / f"seed{seed}"
+    kept = Path(out_dir) / "behaviour" / env.replace("/", "-") / f"seed{seed}"
     try:
-        behaviour = _learn(simulator, env, learn_steps, seed, hidden, folder, progress)
+        if folder is None:
+            behaviour = _learn(simulator, env, learn_steps, seed, hidden, kept, progress)
+        else:
+            behaviour = behaviour_folder.behaviour(simulator.spec, folder)
         transitions, info = _collect(simulator, behaviour, tier, steps, seed)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_left(simulator, folder, learn_steps)) from None
+        nothing = "nothing was written, the same command starts over"
+        raise KeyboardInterrupt(nothing if folder is not None else _left(simulator, kept, learn_steps)) from None
     simulator.close()
     info |= {
         "tier": tier,
@@ -146,7 +155,8 @@ def make_data(
         "horizon": horizon,
         "command": f"pbrl data make {env} --tier {tier} --steps {steps} --seed {seed}"
         + (f" --behaviour-steps {behaviour_steps}" if behaviour_steps is not None else "")
-        + (f" --hidden {hidden}" if hidden != 256 else ""),
+        + (f" --hidden {hidden}" if hidden != 256 else "")
+        + (f" --behaviour {folder}" if folder is not None else ""),
         "behaviour": dict(behaviour.about),
     }
     dataset = Dataset.from_arrays(**vars(transitions), name=name, env=env, info=info)
