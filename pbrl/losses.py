@@ -22,6 +22,46 @@ def bradley_terry(difference: Tensor, label: Tensor) -> Tensor:
     return label * F.softplus(-difference) + (1.0 - label) * F.softplus(difference)
 
 
+def bradley_terry_with_flips(difference: Tensor, label: Tensor, rate: Tensor | float) -> Tensor:
+    """Cross-entropy of the label with what is seen of P(second) = sigmoid(difference) after flips at ``rate`` < 1/2.
+
+    Forward correction: P(label says second) = (1 - rate) P + rate (1 - P), elementwise; its minimum over ``difference``
+    is the clean one. Bounded where a label contradicts a large difference; the loss of the tenth of irrational answers
+    of Christiano et al. (2017) at rate 0.05.
+    """
+    rate = torch.as_tensor(rate, dtype=difference.dtype, device=difference.device)
+    first, second = F.logsigmoid(-difference), F.logsigmoid(difference)  # log P of either
+    kept, turned = torch.log1p(-rate), torch.log(rate)
+    seen_second = torch.logaddexp(second + kept, first + turned)
+    seen_first = torch.logaddexp(first + kept, second + turned)
+    return -(label * seen_second + (1.0 - label) * seen_first)
+
+
+def smoothed(label: Tensor, amount: Tensor | float) -> Tensor:
+    """Labels moved towards a tie: (1 - amount) label + amount / 2."""
+    return label + amount * (0.5 - label)
+
+
+def unflipped(label: Tensor, rate: Tensor | float) -> Tensor:
+    """Labels whose mean over flips at ``rate`` < 1/2 is the label before: (label - rate) / (1 - 2 rate).
+
+    Backward correction: ``bradley_terry`` is linear in the label, so with these its mean over the flips is the loss of
+    the clean labels, whatever the difference (the unbiased estimator of Natarajan et al. 2013). Labels leave [0, 1],
+    and the loss of a single pair has no lower bound. The inverse of ``smoothed`` by twice the rate.
+    """
+    return (label - rate) / (1.0 - 2.0 * rate)
+
+
+def plackett_luce(score: Tensor) -> Tensor:
+    """-log P(this order) of lists [..., K] of scores, the best first: [...] (Plackett 1975; Luce 1959).
+
+    P = prod_k exp(s_k) / sum_{j >= k} exp(s_j): the best is chosen among all, the next among the rest, ... For K = 2 it
+    is ``bradley_terry`` of s_1 - s_2 with label 1.
+    """
+    rest = score.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sum over j >= k
+    return (rest - score)[..., :-1].sum(-1)
+
+
 def contrastive(first: Tensor, second: Tensor, label: Tensor, bias: Tensor | float) -> Tensor:
     """CPL's loss from the segments' summed advantages, elementwise (Hejna et al. 2024, equations 5 and 6).
 
@@ -39,3 +79,36 @@ def accuracy(difference: Tensor, label: Tensor) -> Tensor:
     decisive = label != 0.5
     right = 0.5 + 0.5 * torch.sign(difference) * torch.sign(label - 0.5)
     return (right * decisive).sum(-1) / decisive.sum(-1)
+
+
+def gae(
+    rew: Tensor, value: Tensor, next_value: Tensor, term: Tensor, ended: Tensor, gamma: Tensor, decay: Tensor
+) -> Tensor:
+    """Generalised advantages (Schulman et al. 2016), each objective for itself: [P, T, N, K].
+
+    A_t = delta_t + gamma decay (1 - ended_t) A_{t+1},   delta_t = r_t + gamma (1 - term_t) V(s_{t+1}) - V(s_t)
+
+    Args:
+        rew: [P, T, N, K].
+        value: [P, T, N, K] V(s_t).
+        next_value: [P, T, N, K] V(s_{t+1}) of the state that truly followed, so that a time limit is bootstrapped.
+        term: [P, T, N] 1 at true ends.
+        ended: [P, T, N] 1 at true ends and time limits: the next step is of another episode.
+        gamma: [P] discounts.
+        decay: [P] lambda: 0 trusts the values alone, 1 the sampled rewards alone.
+    """
+    discount = gamma.reshape(-1, 1, 1, 1)
+    delta = rew + discount * (1.0 - term.unsqueeze(-1)) * next_value - value
+    carry = discount * decay.reshape(-1, 1, 1, 1) * (1.0 - ended.unsqueeze(-1))
+    advantage = torch.zeros_like(delta)
+    later = torch.zeros_like(delta[:, 0])
+    for t in range(delta.shape[1] - 1, -1, -1):
+        later = delta[:, t] + carry[:, t] * later
+        advantage[:, t] = later
+    return advantage
+
+
+def ppo_clip(ratio: Tensor, advantage: Tensor, clip: Tensor | float) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - c, 1 + c) A), elementwise (Schulman et al. 2017, equation 7, turned to a loss)."""
+    clip = torch.as_tensor(clip, dtype=ratio.dtype, device=ratio.device)
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -71,7 +72,83 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "bradley_terry": lambda a, b, y: losses.bradley_terry(b - a, y),
     "contrastive 1": lambda a, b, y: losses.contrastive(a, b, y, 1.0),
     "contrastive 0.5": lambda a, b, y: losses.contrastive(a, b, y, 0.5),
+    "flips 0.2": lambda a, b, y: losses.bradley_terry_with_flips(b - a, y, 0.2),
+    "unflipped 0.2": lambda a, b, y: losses.bradley_terry(b - a, losses.unflipped(y, 0.2)),
+    "plackett_luce": lambda a, b, y: losses.plackett_luce(torch.stack([a, b, a * y, y], dim=-1)),
 }
+
+
+@pytest.mark.parametrize(
+    ("difference", "label", "rate", "expected"),
+    [
+        (0.0, 1.0, 0.3, math.log(2)),
+        (math.log(3), 1.0, 0.2, -math.log(0.8 * 0.75 + 0.2 * 0.25)),  # P = 3/4
+        (math.log(3), 0.0, 0.2, -math.log(0.8 * 0.25 + 0.2 * 0.75)),
+        (math.log(3), 0.5, 0.2, -0.5 * math.log(0.65) - 0.5 * math.log(0.35)),
+        (-800.0, 1.0, 0.2, -math.log(0.2)),  # a certain contradiction costs no more than a flip
+        (-800.0, 1.0, 0.0, 800.0),
+    ],
+)
+def test_bradley_terry_with_flips_by_hand(difference: float, label: float, rate: float, expected: float) -> None:
+    found = losses.bradley_terry_with_flips(numbers(difference), numbers(label), rate)
+    assert float(found) == pytest.approx(expected, rel=1e-14)
+
+
+def test_without_flips_the_corrections_are_bradley_terry() -> None:
+    difference = (SECOND - FIRST).requires_grad_()
+    plain = losses.bradley_terry(difference, LABEL)
+    corrected = losses.bradley_terry_with_flips(difference, LABEL, 0.0)
+    torch.testing.assert_close(corrected, plain, rtol=1e-13, atol=1e-13)
+    slopes = [torch.autograd.grad(x.sum(), difference)[0] for x in (plain, corrected)]
+    torch.testing.assert_close(*slopes, rtol=1e-13, atol=1e-13)
+    assert torch.equal(losses.unflipped(LABEL, 0.0), LABEL)
+    assert torch.equal(losses.smoothed(LABEL, 0.0), LABEL)
+
+
+@pytest.mark.parametrize(("label", "expected"), [(1.0, 4 / 3), (0.0, -1 / 3), (0.5, 0.5), (0.8, 1.0)])
+def test_unflipped_by_hand(label: float, expected: float) -> None:
+    assert float(losses.unflipped(numbers(label), 0.2)) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize(("label", "expected"), [(1.0, 0.9), (0.0, 0.1), (0.5, 0.5), (0.8, 0.74)])
+def test_smoothed_by_hand(label: float, expected: float) -> None:
+    assert float(losses.smoothed(numbers(label), 0.2)) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
+def test_the_mean_of_the_unbiased_loss_over_flips_is_the_clean_loss(rate: float) -> None:
+    """Exact, by enumeration of flipped and not flipped, at every difference; smoothing undoes it."""
+    difference = SECOND - FIRST
+    kept, turned = (losses.bradley_terry(difference, losses.unflipped(y, rate)) for y in (LABEL, 1.0 - LABEL))
+    clean = losses.bradley_terry(difference, LABEL)
+    torch.testing.assert_close((1.0 - rate) * kept + rate * turned, clean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(losses.smoothed(losses.unflipped(LABEL, rate), 2.0 * rate), LABEL)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        ([0.0, 0.0, 0.0], math.log(6)),
+        ([math.log(3), math.log(2), 0.0], -math.log(3 / 6 * 2 / 3)),
+        ([0.0, math.log(2), math.log(3)], -math.log(1 / 6 * 2 / 5)),
+        ([800.0, 0.0, -800.0], 0.0),
+        ([-800.0, 0.0], 800.0),
+        ([1.0], 0.0),
+    ],
+)
+def test_plackett_luce_by_hand(score: list[float], expected: float) -> None:
+    assert float(losses.plackett_luce(numbers(*score))) == pytest.approx(expected, abs=1e-14)
+
+
+def test_plackett_luce_of_two_is_bradley_terry() -> None:
+    found = losses.plackett_luce(torch.stack([FIRST, SECOND], dim=-1))
+    torch.testing.assert_close(found, losses.bradley_terry(FIRST - SECOND, torch.ones(500, dtype=DOUBLE)))
+
+
+def test_the_probabilities_of_all_orders_sum_to_one() -> None:
+    score = numbers(0.3, -1.2, 2.0, 0.7)
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    assert float((-losses.plackett_luce(score[orders])).exp().sum()) == pytest.approx(1.0, abs=1e-14)
 
 
 @pytest.mark.parametrize("name", LOSSES)
