@@ -18,7 +18,7 @@ import torch
 
 import agents
 import envs
-from experiments.demo import side_by_side
+from experiments import side_by_side
 from experiments.demo import study as demo
 from experiments.demo import training as demo_training
 from experiments.demo.settings import LABELS, LONGEST_FIRST, STACKS, DemoConfig, agent_config

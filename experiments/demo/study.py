@@ -34,11 +34,11 @@ from pbrl.data import Dataset
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
+from .. import side_by_side
 from ..reports import demo_figures, report
 from ..reports.findings import findings
 from ..reports.rows import GAPS, read_labels, read_results, write_rows
 from ..reports.score_tables import accuracy_table, console_table, score_table
-from . import side_by_side
 from .settings import LONGEST_FIRST, STACKS, DemoConfig, agent_config
 from .training import Answers, Trained, ask, held_aside, train
 

@@ -1,7 +1,7 @@
 """Several pieces of work at the same time, a process of one thread for each.
 
 Small stacks of networks gain little from a second thread, and lose much where something else wants it; so the demo
-gives every stack a core of its own. What a piece gives does not depend on how many run at once.
+and the studies give every stack a core of its own. What a piece gives does not depend on how many run at once.
 """
 
 from __future__ import annotations
