@@ -33,6 +33,10 @@ COMMANDS = {
         "data_commands:data",
         "make, list, describe and import data sets (pbrl data --help)",
     ),
+    "check": (
+        "check_command:check",
+        "check claims of papers, each with a control that must fail (pbrl check --help)",
+    ),
     "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
     "bench": ("commands:bench", "measure: pbrl bench speed"),
 }

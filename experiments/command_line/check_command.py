@@ -1,0 +1,125 @@
+"""``pbrl check``: claims of papers as checks, their verdicts as a table, JSON and a page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pbrl.data.files import unwritable
+from pbrl.errors import InputError
+from pbrl.theory.check import Check, Result, Size
+
+from .. import checks, suite
+from .reading import read
+
+ABOUT = """Runs claims of papers as checks, each with a control that must fail; exit code 1 if any check fails.
+
+pbrl check explain ID tells a check's setting, assumptions and bound."""
+COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of ``pbrl check``."""
+
+    ids: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ID ...]", help_behavior_hint="")] = ()
+    """Checks to run, by id; all of the size where none is named."""
+    size: Size = "standard"
+    """How much: smoke takes seconds, standard some minutes, full much longer. Named checks run whatever their size."""
+    paper: Annotated[str | None, tyro.conf.arg(metavar="PAPER", help_behavior_hint="")] = None
+    """Only checks of papers whose name holds this."""
+    list: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Tell the checks and run none."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the results (or the list) as JSON."""
+    seed: int = 0
+    """Everything random in the checks follows from it."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Processes; as many as there are cores by default."""
+    out: Path = Path("runs")
+    """Folder of all runs: results.json, report.html and figures go to check/<time> in it."""
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise InputError(f"jobs is {self.jobs}, expected at least 1")
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code: 1 if a check failed."""
+    if arguments and arguments[0] == "explain":
+        return _explain(arguments[1:])
+    options = read(CheckOptions, arguments, "pbrl check", ABOUT)
+    chosen = checks.choose(options.ids, "full" if options.list and not options.ids else options.size, options.paper)
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    if options.list:
+        _print_list(chosen, out)
+        if options.json is not None:
+            suite.write_json(suite.listing(chosen), options.json)
+        return 0
+    folder = _folder(options.out)
+    screen = Console(stderr=True)
+    screen.print(f"{len(chosen)} checks at size {options.size}", highlight=False)
+
+    def watch(result: Result) -> None:
+        screen.print(f"[{COLOUR[result.verdict]}]{result.verdict:<12}[/] {result.check} ({result.seconds:.1f} s)")
+
+    results = suite.run(chosen, options.size, options.seed, options.jobs or suite.cores(), folder / "figures", watch)
+    if options.json is not None:
+        suite.write_json([result.row() for result in results], options.json)
+    made = suite.write(results, folder)
+    out.print(_table(results))
+    for result in results:
+        if result.verdict != "PASS" and result.note:
+            out.print(f"{result.check}: {result.note}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"{suite.tally(results)} -> {made}", highlight=False, soft_wrap=True)
+    return 1 if any(result.verdict == "FAIL" for result in results) else 0
+
+
+def _explain(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: pbrl check explain ID [ID ...]\n\nTells a check's setting, assumptions, bound and control.")
+        return 0
+    for found in map(checks.find, arguments):
+        print("\n".join([found.id, *(f"  {line}" for line in suite.explain(found))]))
+    return 0
+
+
+def _folder(out: Path) -> Path:
+    folder = out / "check" / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with unwritable(folder):
+        number = 1
+        while folder.exists():
+            number += 1
+            folder = folder.with_name(f"{folder.name.split('_')[0]}_{number}")
+        (folder / "figures").mkdir(parents=True)
+    return folder
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in suite.HEADER:
+        right = name in ("slack", "seconds", "statistic")
+        ratio = {"claim": 3, "paper": 1}.get(name)
+        table.add_column(name, justify="right" if right else "left", ratio=ratio)
+    for result in results:
+        row = list(suite.cells(result))
+        row[3] = f"[{COLOUR[result.verdict]}]{row[3]}[/]"
+        table.add_row(*row)
+    return table
+
+
+def _print_list(chosen: Sequence[Check], out: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "paper", "claim", "control", "size"):
+        table.add_column(name)
+    for row in suite.listing(chosen):
+        table.add_row(*map(str, row.values()))
+    out.print(table)

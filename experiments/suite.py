@@ -1,0 +1,152 @@
+"""Runs checks in parallel processes and keeps what they found: results.json, a page with figures, the figures."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pbrl.data.files import replacing
+from pbrl.theory.check import SIZES, Check, Result, Size, Trial, correct, execute
+
+from . import checks
+from .reports.page import Block, Figure, Page, Section, Table, Text, html, markdown
+
+HEADER = ("check", "paper", "claim", "verdict", "control", "statistic", "interval", "bound", "slack", "seconds")
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    chosen: Sequence[Check],
+    size: Size,
+    seed: int,
+    jobs: int,
+    figures: Path | None,
+    watch: Callable[[Result], object] = bool,
+) -> list[Result]:
+    """The checks' results in their order, after Holm's correction; ``watch`` hears of each as it ends.
+
+    A check whose own size is above ``size`` (it was named) runs at its own.
+    """
+    trials = [Trial(max(size, check.size, key=SIZES.index), seed) for check in chosen]
+    found: dict[str, Result] = {}
+    if jobs == 1 or len(chosen) == 1:
+        for check, trial in zip(chosen, trials):
+            found[check.id] = execute(check, trial, figures)
+            watch(found[check.id])
+    else:
+        # Long checks first, so that none is left over at the end. Spawned: torch's threads do not survive a fork.
+        order = sorted(zip(chosen, trials), key=lambda pair: -SIZES.index(pair[0].size))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(chosen)), context, _single_threaded) as pool:
+            waiting = [pool.submit(_execute, check.id, trial, figures) for check, trial in order]
+            for done in as_completed(waiting):
+                result = done.result()
+                found[result.check] = result
+                watch(result)
+    return correct([found[check.id] for check in chosen])
+
+
+def _single_threaded() -> None:
+    """Processes share the cores among themselves; threads of their own would only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _execute(id: str, trial: Trial, figures: Path | None) -> Result:
+    return execute(checks.find(id), trial, figures)
+
+
+def listing(chosen: Sequence[Check]) -> list[dict[str, Any]]:
+    """What ``pbrl check --list --json`` writes."""
+    return [{"id": c.id, "paper": c.paper, "claim": c.claim, "control": c.control.what, "size": c.size} for c in chosen]
+
+
+def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows as JSON, all or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """A result's row under ``HEADER``."""
+    check = checks.find(result.check)
+    interval = "exact" if result.p_value is None else f"[{result.low:.3g}, {result.high:.3g}]"
+    sign = ">=" if check.at_least else "<="
+    return (
+        result.check,
+        result.paper,
+        check.claim,
+        result.verdict,
+        f"{result.control} ({result.control_estimate:.3g})",
+        f"{result.estimate:.3g}",
+        interval,
+        f"{sign} {result.bound:.3g} ({check.provenance})",
+        f"{result.slack:.2g}",
+        f"{result.seconds:.1f}",
+    )
+
+
+def page(results: Sequence[Result], title: str) -> Page:
+    """The page: a table of all results, then each check in words with its figure."""
+    papers = {result.paper for result in results}
+    lead = (
+        f"{len(results)} checks of {len(papers)} papers: {tally(results)}. PASS means not contradicted on these "
+        "instances at 95 % confidence at either end, never proved; every control is a broken variant that must FAIL."
+    )
+    table = Table(
+        header=HEADER,
+        rows=tuple(map(cells, results)),
+        words=5,
+        caption="slack: share of the bound that was used, at most 1 where it is kept. Statistical failures are "
+        "corrected by Holm over the suite.",
+    )
+    sections = [Section("Results", (table,))]
+    for result in results:
+        check = checks.find(result.check)
+        blocks: list[Block] = [Text(line) for line in explain(check)]
+        blocks += [Text(f"Seen: {result.note}")] if result.note else []
+        blocks += [Figure(result.figure, result.caption)] if result.figure is not None and result.caption else []
+        sections.append(Section(f"{check.id}: {result.verdict}", tuple(blocks)))
+    return Page(title, lead, tuple(sections))
+
+
+def tally(results: Sequence[Result]) -> str:
+    """12 PASS, 1 FAIL, 0 INCONCLUSIVE."""
+    return ", ".join(f"{sum(r.verdict == v for r in results)} {v}" for v in ("PASS", "FAIL", "INCONCLUSIVE"))
+
+
+def explain(check: Check) -> list[str]:
+    """A check in sentences."""
+    needs = "; ".join(check.assumptions) or "none beyond the setting"
+    sign = "at least" if check.at_least else "at most"
+    return [
+        f"Claim: {check.claim}",
+        f"Paper: {check.paper}",
+        f"Setting: {check.setting}",
+        f"Assumptions: {needs}",
+        f"Bound: {sign} {check.bound:g} ({check.provenance}): {check.bound_says}",
+        f"Control, which must FAIL: {check.control.what}",
+        f"Size: {check.size}",
+    ]
+
+
+def write(results: Sequence[Result], folder: Path) -> Path:
+    """Write results.json, report.html and report.md into ``folder``; the page's path."""
+    drawn = [r if r.figure is None or r.figure.exists() else replace(r, figure=None) for r in results]
+    write_json([result.row() for result in drawn], folder / "results.json")
+    made = page(drawn, "Theory checks")
+    for name, text in (("report.html", html(made)), ("report.md", markdown(made, folder))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return folder / "report.html"
