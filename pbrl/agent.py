@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .data.source import Batch, Source, Wants
+from .data.source import Batch, Source, Transitions, Wants
 
 Metrics = Mapping[str, Tensor]
 """Names to [P], one number per member."""
@@ -87,6 +87,15 @@ class Staged(Protocol):
 
     def prepare(self, source: Source) -> Source:
         """The data of the present stage. A function of the learner's state: it is called again after a resume."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A learner whose ``prepare`` changes transitions in a way that it can repeat for steps collected later."""
+
+    def as_prepared(self, batch: Transitions) -> Transitions:
+        """Raw transitions as ``prepare`` would have made them. What it goes by is in the state_dict."""
         ...
 
 

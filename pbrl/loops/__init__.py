@@ -1,5 +1,7 @@
 """Training loops: short functions that bring data to learners, one file each."""
 
 from .offline import diverged, offline
+from .on_policy import Playing, on_policy
+from .online import online
 
-__all__ = ["diverged", "offline"]
+__all__ = ["Playing", "diverged", "offline", "on_policy", "online"]
