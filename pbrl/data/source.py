@@ -18,8 +18,9 @@ from .. import rng
 from ..errors import InputError
 from .dataset import Dataset
 from .preferences import Preferences
+from .windows import Histories, Windows
 
-Kind = Literal["transitions", "pairs"]
+Kind = Literal["transitions", "pairs", "windows"]
 Wants = Mapping[Kind, int]
 
 
@@ -48,6 +49,7 @@ class Batch(TypedDict, total=False):
 
     transitions: Transitions
     pairs: LabelledPairs
+    windows: Windows
 
 
 _TOGETHER = 16
@@ -76,6 +78,7 @@ class Source:
         segments: [M, T, O + A] the segments of the preferences, or None.
         pairs: [n, 2] int64 first and second segment of each pair, or None.
         label: [n] labels, or [P, n] with each member's own.
+        histories: what windows are cut from, or None.
     """
 
     obs_size: int
@@ -87,6 +90,7 @@ class Source:
     segments: Tensor | None = None
     pairs: Tensor | None = None
     label: Tensor | None = None
+    histories: Histories | None = None
     _blocks: dict[str, _Block] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     @classmethod
@@ -156,12 +160,27 @@ class Source:
             self, rows=torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), counts=counts
         )
 
+    def with_windows(self, length: int) -> Source:
+        """The same data, with windows of ``length`` steps: of the data set, or else of the labelled segments."""
+        if self.dataset is not None and self.steps is not None:
+            first, steps = self.dataset.start.repeat_interleave(self.dataset.lengths), self.steps
+            act_size = self.dataset.act.shape[1]
+        else:
+            assert self.segments is not None  # ``of`` needs one of both
+            first = torch.arange(len(self.segments)).repeat_interleave(self.segments.shape[1]) * self.segments.shape[1]
+            steps = self.segments.flatten(0, 1)
+            act_size = steps.shape[1] - self.obs_size
+        histories = Histories(length, self.obs_size, act_size, steps, first.to(self.device))
+        return dataclasses.replace(self, histories=histories)
+
     def draw(self, wants: Wants, keys: Tensor, update: int) -> Batch:
         """The batch of update number ``update`` for members with these keys [P]."""
         batch: Batch = {}
         for kind, count in wants.items():
             if kind == "transitions":
                 batch["transitions"] = self._transitions(keys, update, count)
+            elif kind == "windows":
+                batch["windows"] = self._windows(keys, update, count)
             else:
                 batch["pairs"] = self._pairs(keys, update, count)
         return batch
@@ -197,6 +216,15 @@ class Source:
         step = self.segments.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.segments.shape[1:])
         label = self.label[index] if self.label.dim() == 1 else self.label.gather(1, index)
         return LabelledPairs(step[..., : self.obs_size], step[..., self.obs_size :], label)
+
+    def _windows(self, keys: Tensor, update: int, count: int) -> Windows:
+        if self.histories is None:
+            raise InputError("this learner draws windows without having said how long, expected it to prepare its data")
+        if self.rows is None or self.counts is None:
+            last = self._index("windows", keys, update, count, len(self.histories.first))
+        else:
+            last = self.rows.gather(1, self._index("windows", keys, update, count, self.counts))
+        return self.histories.cut(last, self.rew)
 
     def _columns(self, width: int) -> tuple[int, int, int, int]:
         return self.obs_size, width - 2 * self.obs_size - 1, self.obs_size, 1
