@@ -51,7 +51,7 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Agent(Learner, Protocol):
-    """A learner that acts."""
+    """A learner that acts, by what it sees alone, or by the episode so far too (``pbrl.memory.Remembering``)."""
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> actions [P, B, A] in [-1, 1]: greedy, or sampled where there is a key [P]."""
@@ -64,6 +64,24 @@ class RewardLearner(Learner, Protocol):
 
     def reward(self, obs: Tensor, act: Tensor) -> Tensor:
         """obs [P, B, O], act [P, B, A] -> [P, B]."""
+        ...
+
+
+@runtime_checkable
+class Committee(Protocol):
+    """A learner that says how likely it holds each segment of a pair to be the better one, in several voices."""
+
+    def chances(self, obs: Tensor, act: Tensor) -> Tensor:
+        """P(second preferred) by each of E copies: obs [P, N, 2, T, O], act [P, N, 2, T, A] -> [P, E, N]."""
+        ...
+
+
+@runtime_checkable
+class ForgetsCritic(Protocol):
+    """An agent that can begin to learn its values afresh, as when the reward it learns from becomes another one."""
+
+    def forget_critic(self) -> None:
+        """Critics, their targets and their optimisers are as they were before the first update."""
         ...
 
 

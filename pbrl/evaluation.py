@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import rng
 from .errors import InputError
+from .memory import Memory, Remembering
 from .vector_env import Flags, VectorEnv
 
 Floats = NDArray[np.float64]
@@ -71,8 +72,20 @@ def normalise(returns: Returns, reference: Sequence[float]) -> Returns:
     return 100.0 * (returns - low) / (high - low)
 
 
+@dataclass
+class _Player:
+    """How an agent that remembers acts in one wave of episodes: it begins with an empty memory."""
+
+    agent: Remembering
+    memory: Memory
+
+    def __call__(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        act, self.memory = self.agent.act_with(self.memory, obs, key)
+        return act
+
+
 def rollout(
-    act: Act,
+    act: Act | Remembering,
     env: VectorEnv,
     *,
     members: int,
@@ -88,7 +101,7 @@ def rollout(
     not depend on k or on the other members; its stochastic ones depend on k (actions are drawn per wave and step).
 
     Args:
-        act: an agent's method ``act``.
+        act: an agent's method ``act``; or the whole agent, where it remembers the episode.
         stochastic_keys: [P] keys to draw actions with; None plays greedily.
         device: where the agent is.
         dtype: of the observations that the agent gets.
@@ -115,7 +128,7 @@ def rollout(
 
 
 def _wave(
-    act: Act,
+    act: Act | Remembering,
     env: VectorEnv,
     seeds: Sequence[int],
     wanted: int,
@@ -131,6 +144,7 @@ def _wave(
     assert env.spec.horizon is not None  # checked by the caller
     shape = (len(diverged), len(seeds))
     obs = env.reset(list(seeds) * len(diverged))
+    play = _Player(act, act.empty_memory(len(seeds))) if isinstance(act, Remembering) else act
     alive = np.ones(shape, dtype=bool)
     alive[:, wanted:] = False
     returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
@@ -140,7 +154,7 @@ def _wave(
             break
         seen = torch.as_tensor(obs, dtype=dtype, device=device).reshape(*shape, -1)
         with torch.inference_mode():
-            given = act(seen, None if key is None else rng.fold(key, step))
+            given = play(seen, None if key is None else rng.fold(key, step))
         if given.shape != (*shape, env.spec.act_size):
             found, expected = list(given.shape), [*shape, env.spec.act_size]
             raise InputError(f"the agent's actions in {env.spec.name} have shape {found}, expected {expected}")
@@ -179,7 +193,7 @@ def evaluate(
     env = make_env(members * max(1, min(together, episodes)))
     try:
         return rollout(
-            agent.act,
+            agent if isinstance(agent, Remembering) else agent.act,
             env,
             members=members,
             episodes=episodes,

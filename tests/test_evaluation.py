@@ -15,6 +15,7 @@ from torch import Tensor
 from pbrl import rng
 from pbrl.errors import InputError
 from pbrl.evaluation import EVALUATION_SEED, evaluate, normalise, rollout
+from pbrl.memory import Memory
 from pbrl.spec import Spec
 
 HORIZON = 6
@@ -151,6 +152,66 @@ def test_actions_are_drawn_anew_at_every_step_and_in_every_wave() -> None:
 
     rollout(act, Clock(1), members=1, episodes=4, seed=70, stochastic_keys=rng.keys([0]))
     assert len(set(seen)) == len(seen) == 2 + 3 + 4 + 5
+
+
+class Counting:
+    """Remembers how many steps of the episode it has seen and the first observation; acts by both.
+
+    ``scales`` [P] tell members apart, and every copy's memory is its own.
+    """
+
+    def __init__(self, scales: Tensor) -> None:
+        self.scales = scales
+        self.begun: list[int] = []
+
+    def empty_memory(self, copies: int) -> Memory:
+        self.begun.append(copies)
+        empty = torch.zeros(len(self.scales), copies, 1, dtype=torch.float64)
+        return {"steps": empty, "seed": empty}
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        return self.act_with(self.empty_memory(obs.shape[1]), obs, key)[0]
+
+    def act_with(self, memory: Memory, obs: Tensor, key: Tensor | None = None) -> tuple[Tensor, Memory]:
+        seed = torch.where(memory["steps"] == 0, obs[..., :1], memory["seed"])
+        steps = memory["steps"] + 1
+        noise = torch.zeros_like(steps) if key is None else rng.uniform(key, *steps.shape[1:], dtype=torch.float64)
+        act = (self.scales.reshape(-1, 1, 1) * steps + seed % 3 + noise) / 10.0
+        return act, {"steps": steps, "seed": seed}
+
+
+SCALES = torch.tensor([1.0, 0.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("per_member", [1, 2, 3, 5])
+def test_an_agent_that_remembers_begins_every_episode_afresh(per_member: int) -> None:
+    """Returns by hand: act (scale * (t + 1) + seed % 3) / 10 at step t, whatever the other copies do meanwhile."""
+    agent, episodes = Counting(SCALES), 5
+    scores = rollout(agent, Clock(2 * per_member), members=2, episodes=episodes, seed=100, dtype=torch.float64)
+    for member, scale in enumerate(SCALES.tolist()):
+        for i in range(episodes):
+            seed, length = 100 + i, expected(0.0, 100 + i)[1]
+            acts = [(scale * (t + 1) + seed % 3) / 10.0 for t in range(length)]
+            wanted = sum(seed + (t + 1) * act for t, act in enumerate(acts))
+            assert scores.returns[member, i] == pytest.approx(wanted, rel=1e-12)
+            assert scores.lengths[member, i] == length
+    assert agent.begun == [per_member] * -(-episodes // per_member), "one empty memory per wave"
+
+
+def test_evaluate_uses_the_memory_and_act_alone_is_a_first_step() -> None:
+    agent = Counting(SCALES)
+    scores = evaluate(agent, Clock, members=2, episodes=3, seed=100, dtype=torch.float64)
+    remembered = rollout(agent, Clock(6), members=2, episodes=3, seed=100, dtype=torch.float64)
+    forgetful = rollout(agent.act, Clock(6), members=2, episodes=3, seed=100, dtype=torch.float64)
+    np.testing.assert_array_equal(scores.returns, remembered.returns)
+    assert (forgetful.returns < remembered.returns).all()
+
+
+def test_memories_of_members_are_their_own_with_stochastic_actions_too() -> None:
+    keys = rng.keys([3, 4])
+    together = rollout(Counting(SCALES), Clock(6), members=2, episodes=5, stochastic_keys=keys)
+    alone = rollout(Counting(SCALES[1:]), Clock(3), members=1, episodes=5, stochastic_keys=keys[1:])
+    np.testing.assert_array_equal(together.returns[1:], alone.returns)
 
 
 def test_evaluate_closes_what_it_made() -> None:
