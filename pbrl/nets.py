@@ -189,3 +189,10 @@ M = TypeVar("M", bound=nn.Module)
 def freeze(module: M) -> M:
     """The module with parameters that take no gradient: a target or reference network."""
     return module.requires_grad_(False)
+
+
+def through(net: StackedMLP, x: Tensor) -> Tensor:
+    """``net(x)`` with gradients that reach ``x`` and not the weights, as a policy's loss needs them of a critic."""
+    weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
+    y: Tensor = torch.func.functional_call(net, weights, (x,))
+    return y
