@@ -11,7 +11,8 @@ from .errors import InputError
 class Spec:
     """Sizes of a problem, and what an agent may know of its data.
 
-    Actions are always in [-1, 1]: data readers and environments rescale to and from the problem's own bounds.
+    Actions are always in [-1, 1]: data readers and environments rescale to and from the problem's own bounds. Where
+    there are ``actions`` choices instead, an action is one whole number from 0 on, and ``act_size`` is 1.
 
     Attributes:
         name: environment and version, with the data set where there is one, e.g. ``local/reacher/mixed-v1@Reacher-v5``.
@@ -21,9 +22,10 @@ class Spec:
         objectives: K, the number of rewards per step.
         obs_mean: [O] mean of the data's observations; None where there are no data. Used where an agent normalises.
         obs_std: [O] their standard deviation.
+        actions: how many choices there are; None where an action is ``act_size`` numbers in [-1, 1].
 
     Raises:
-        InputError: a size below 1, or statistics of another length than ``obs_size``.
+        InputError: a size below 1, statistics of another length than ``obs_size``, or fewer than two choices.
     """
 
     name: str
@@ -33,11 +35,15 @@ class Spec:
     objectives: int = 1
     obs_mean: tuple[float, ...] | None = None
     obs_std: tuple[float, ...] | None = None
+    actions: int | None = None
 
     def __post_init__(self) -> None:
         for field in ("obs_size", "act_size", "objectives"):
             if getattr(self, field) < 1:
                 raise InputError(f"Spec.{field} is {getattr(self, field)}, expected at least 1")
+        if self.actions is not None and (self.actions < 2 or self.act_size != 1):
+            found = f"{self.actions} choices and act_size {self.act_size}"
+            raise InputError(f"Spec has {found}, expected at least 2 choices, each told by 1 number")
         for field in ("obs_mean", "obs_std"):
             value = getattr(self, field)
             if value is not None and len(value) != self.obs_size:

@@ -18,11 +18,11 @@ from torch import Tensor
 from pbrl import rng
 from pbrl.agent import Agent, Judge, Learner, RewardLearner, Staged
 from pbrl.data import Dataset, Pairs, Preferences
-from pbrl.data.source import Source
 from pbrl.labelers.teachers import partial_return_labeler
-from pbrl.loops import offline
 from pbrl.members import Members, is_shared, sweep
 from pbrl.spec import Spec
+
+from .training import training
 
 OBS, ACT, EPISODES, LENGTH, SEGMENT = 3, 2, 12, 10, 4
 
@@ -35,6 +35,11 @@ SMALL: Mapping[str, Any] = {
     "bc_updates": 3,
     "reward_updates": 3,
     "warmup": 4,
+    "steps": 5,
+    "environments": 3,
+    "epochs": 2,
+    "subsample": 3,
+    "replay_batch_size": 6,
     "actor_decay": 40,
     "lr": 1e-2,
     "reward_lr": 1e-2,
@@ -78,8 +83,7 @@ class Case:
         """A trained population and its metrics."""
         dataset, preferences = data or tiny_data()
         learner = self.make(dataset.spec, members)
-        source = Source.of(dataset, preferences, dtype=members.dtype)
-        return learner, list(offline(learner, source, updates, every=2))
+        return learner, list(training(learner, (dataset, preferences), members.dtype).run(updates, 2))
 
 
 def output(learner: Learner, members: int, dtype: torch.dtype) -> Tensor:
@@ -172,19 +176,21 @@ def check_resumes(case: Case) -> None:
     """state_dict holds everything: stopped at any update and restored into a new object, the bits are the same."""
     members = sweep(case.small(), [0, 1])
     dataset, preferences = tiny_data()
-    source = Source.of(dataset, preferences)
     whole, _ = case.train(members)
     for stop in range(1, UPDATES):
         first = case.make(dataset.spec, members)
-        for _ in offline(first, source, stop, every=1):
+        begun = training(first, (dataset, preferences), torch.float32)
+        for _ in begun.run(stop, 1):
             pass
         second = case.make(dataset.spec, sweep(case.small(), [0, 1]))
         second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
+        resumed = training(second, (dataset, preferences), torch.float32)
+        resumed.state.load_state_dict({name: value.clone() for name, value in begun.state.state_dict().items()})
         before = output(first, 2, torch.float32)
         assert torch.equal(before, output(second, 2, torch.float32)), (
             f"loaded after {stop} updates, it acts differently"
         )
-        for _ in offline(second, source, UPDATES, every=1):
+        for _ in resumed.run(UPDATES, 1):
             pass
         for a, b in zip(weights(whole, 1), weights(second, 1)):
             assert torch.equal(a, b), f"resumed after {stop} of {UPDATES} updates, the bits differ"
@@ -321,7 +327,7 @@ def check_endings(case: Case) -> None:
     never = dataclasses.replace(dataset, term=torch.zeros_like(dataset.term), trunc=dataset.term | dataset.trunc)
     members = sweep(case.small(), [0], dtype=torch.float64)
     one, _ = case.train(members)
-    if not hasattr(case.small(), "gamma") or "transitions" not in one.wants():
+    if not hasattr(case.small(), "gamma") or not one.wants().keys() & {"transitions", "rollout"}:
         return
     two, _ = case.train(members, data=(never, preferences))
     assert any(not torch.equal(a, b) for a, b in zip(weights(one, 0), weights(two, 0))), "term is never read"

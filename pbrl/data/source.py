@@ -18,9 +18,12 @@ from .. import rng
 from ..errors import InputError
 from .dataset import Dataset
 from .preferences import Preferences
+from .rankings import Rankings
+from .rollout import Rollout
+from .segments import Segments
 from .windows import Histories, Windows
 
-Kind = Literal["transitions", "pairs", "windows"]
+Kind = Literal["transitions", "pairs", "rankings", "rollout", "windows"]
 Wants = Mapping[Kind, int]
 
 
@@ -37,11 +40,25 @@ class Transitions:
 
 @dataclass(frozen=True, eq=False)
 class LabelledPairs:
-    """A batch of answered pairs: obs [P, B, 2, T, O], act [P, B, 2, T, A], label [P, B] = P(second preferred)."""
+    """A batch of answered pairs: obs [P, B, 2, T, O], act [P, B, 2, T, A], label [P, B] = P(second preferred).
+
+    Where the segments come from a data set, last_obs [P, B, 2, O] is the state after the last action and term [P, B, 2]
+    (0 or 1) says whether it truly ended the episode: then its value is 0. Human files tell neither.
+    """
 
     obs: Tensor
     act: Tensor
     label: Tensor
+    last_obs: Tensor | None = None
+    term: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RankedLists:
+    """A batch of lists of K segments, the best first: obs [P, B, K, T, O], act [P, B, K, T, A]."""
+
+    obs: Tensor
+    act: Tensor
 
 
 class Batch(TypedDict, total=False):
@@ -50,6 +67,8 @@ class Batch(TypedDict, total=False):
     transitions: Transitions
     pairs: LabelledPairs
     windows: Windows
+    rankings: RankedLists
+    rollout: Rollout
 
 
 _TOGETHER = 16
@@ -65,6 +84,24 @@ class _Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """Pairs by user: ``pairs`` [U, n] int64 (padded) the pairs that each user answered, ``counts`` [U] how many.
+
+    Every run of ``size`` pairs of a batch is one user's, and no pair is twice in it.
+    """
+
+    size: int
+    pairs: Tensor
+    counts: Tensor
+
+    def draw(self, key: Tensor, count: int) -> Tensor:
+        """[..., count] pairs for keys [...]: users are equally likely, and so are all sets of a user's pairs."""
+        user = rng.indices(rng.fold(key, "user"), count // self.size, len(self.counts))  # [..., groups]
+        place = _distinct(rng.fold(key, "pairs"), self.size, self.counts[user])
+        return self.pairs[user.unsqueeze(-1), place].flatten(-2)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Data on the learner's device, packed so that a batch is one gather.
 
@@ -76,8 +113,17 @@ class Source:
         rows: [P, n] rows that members may draw, padded, or None for all.
         counts: [P] how many of ``rows`` are valid, or None.
         segments: [M, T, O + A] the segments of the preferences, or None.
+        ends: [M, O + 1] the state after each segment and whether it is a true end, or None where that is unknown.
         pairs: [n, 2] int64 first and second segment of each pair, or None.
         label: [n] labels, or [P, n] with each member's own.
+        pair_rows: [P, k] pairs that members may draw, padded, or None for all.
+        pair_counts: [P] how many of ``pair_rows`` are valid, or None.
+        user: [n] int64 who answered each pair, or None.
+        groups: how pairs are drawn together, or None: each for itself.
+        ranked: [m, T, O + A] the segments of ranked lists, or None.
+        lists: [n, K] int64 the segments of each list, the best first, or None.
+        context: [P, G, C] numbers that follow the observations of transitions, or None.
+        context_of: [N] int64 which of the G each transition has, or None.
         histories: what windows are cut from, or None.
     """
 
@@ -88,8 +134,17 @@ class Source:
     rows: Tensor | None = None
     counts: Tensor | None = None
     segments: Tensor | None = None
+    ends: Tensor | None = None
     pairs: Tensor | None = None
     label: Tensor | None = None
+    pair_rows: Tensor | None = None
+    pair_counts: Tensor | None = None
+    user: Tensor | None = None
+    groups: Groups | None = None
+    ranked: Tensor | None = None
+    lists: Tensor | None = None
+    context: Tensor | None = None
+    context_of: Tensor | None = None
     histories: Histories | None = None
     _blocks: dict[str, _Block] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
@@ -99,19 +154,21 @@ class Source:
         dataset: Dataset | None = None,
         preferences: Preferences | Sequence[Preferences] | None = None,
         *,
+        rankings: Rankings | None = None,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> Source:
-        """A source from a data set, preferences or both.
+        """A source from a data set, preferences, rankings or several of them.
 
         Several preferences, one per member, must answer the same pairs.
 
         Raises:
-            InputError: neither is given, unusable preferences, several objectives, or preferences on different pairs.
+            InputError: none is given, unusable preferences or rankings, several objectives, preferences on different
+                pairs, or sizes that differ.
         """
-        if dataset is None and preferences is None:
+        if dataset is None and preferences is None and rankings is None:
             raise InputError("nothing to learn from: expected a data set, preferences or both")
-        steps = rew = segments = pairs = label = None
+        steps = rew = segments = ends = pairs = label = user = ranked = lists = None
         if dataset is not None:
             obs_size = dataset.obs.shape[1]
             if dataset.rew.dim() > 1:
@@ -130,23 +187,30 @@ class Source:
                     )
             asked = answers[0].pairs
             segments = torch.cat([asked.segments.obs, asked.segments.act], dim=-1).to(device, dtype)
+            last, term = asked.segments.last_obs, asked.segments.term
+            if last is not None and term is not None:
+                ends = torch.cat([last, term.unsqueeze(1)], dim=1).to(device, dtype)
+            user = None if answers[0].user is None else answers[0].user.to(device)
             pairs = torch.stack([asked.first, asked.second], dim=1).to(device)
             labels = torch.stack([answer.label for answer in answers]).to(device, dtype)
             label = labels[0] if isinstance(preferences, Preferences) else labels
             obs_size = asked.segments.obs.shape[-1]
-            if dataset is not None:
-                for what, field in (("observations", "obs"), ("actions", "act")):
-                    found, expected = (getattr(part, field).shape[-1] for part in (asked.segments, dataset))
-                    if found != expected:
-                        own = f"{what} of {found} numbers, expected {expected} as {dataset.name} has"
-                        raise InputError(f"the preferences by {answers[0].by.who} have {own}")
-        return cls(obs_size, dataset, steps, rew, segments=segments, pairs=pairs, label=label)
+            _check_sizes(f"the preferences by {answers[0].by.who}", asked.segments, dataset)
+        if rankings is not None:
+            rankings.check()
+            ranked = torch.cat([rankings.segments.obs, rankings.segments.act], dim=-1).to(device, dtype)
+            lists = rankings.lists.to(device)
+            obs_size = rankings.segments.obs.shape[-1]
+            _check_sizes(f"the rankings by {rankings.by.who}", rankings.segments, dataset)
+        told = {"segments": segments, "ends": ends, "pairs": pairs, "label": label, "user": user}
+        told |= {"ranked": ranked, "lists": lists}
+        return cls(obs_size, dataset, steps, rew, **told)
 
     @property
     def device(self) -> torch.device:
         """Where the data lie."""
-        tensor = self.steps if self.steps is not None else self.segments
-        assert tensor is not None  # ``of`` needs one of both
+        tensor = next((x for x in (self.steps, self.segments, self.ranked) if x is not None), None)
+        assert tensor is not None  # ``of`` needs one of them
         return tensor.device
 
     def with_reward(self, rew: Tensor) -> Source:
@@ -155,10 +219,44 @@ class Source:
 
     def with_rows(self, rows: Sequence[Tensor]) -> Source:
         """The same data, each member drawing only from its own rows (P tensors of indices)."""
-        counts = torch.tensor([len(r) for r in rows], device=rows[0].device)
-        return dataclasses.replace(
-            self, rows=torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), counts=counts
-        )
+        padded, counts = _padded(rows)
+        return dataclasses.replace(self, rows=padded, counts=counts)
+
+    def with_pairs(self, rows: Sequence[Tensor]) -> Source:
+        """The same data, each member drawing only its own labelled pairs (P tensors of indices): budgets, or folds."""
+        padded, counts = _padded(rows)
+        return dataclasses.replace(self, pair_rows=padded, pair_counts=counts)
+
+    def by_user(self, size: int) -> Source:
+        """The same data, every run of ``size`` pairs of a batch being answers of one user (see ``Groups``).
+
+        Preferences that do not tell users apart are all one user's.
+
+        Raises:
+            InputError: no preferences, each member's own ones, or a user with fewer than ``size`` answers.
+        """
+        if self.pairs is None:
+            raise InputError("this learner draws labelled pairs, expected preferences and not a data set alone")
+        if self.pair_rows is not None:
+            raise InputError("pairs of their own for each member cannot be drawn by user, expected the same for all")
+        user = torch.zeros(len(self.pairs), dtype=torch.int64) if self.user is None else self.user.cpu()
+        names, counts = user.unique(return_counts=True)
+        fewest = int(counts.argmin())
+        if counts[fewest] < size:
+            found = f"user {int(names[fewest])} has answered {int(counts[fewest])} pairs"
+            raise InputError(f"{found}, expected at least {size}, as many as are drawn of one user at a time")
+        own = torch.split(user.argsort(stable=True), counts.tolist())
+        padded = torch.nn.utils.rnn.pad_sequence(list(own), batch_first=True)
+        return dataclasses.replace(self, groups=Groups(size, padded.to(self.device), counts.to(self.device)))
+
+    def with_context(self, context: Tensor, context_of: Tensor) -> Source:
+        """The same data, each member's observations of transitions (the next ones too) being followed by numbers.
+
+        Args:
+            context: [P, G, C] the numbers.
+            context_of: [N] int64 which of the G each transition has.
+        """
+        return dataclasses.replace(self, context=context, context_of=context_of)
 
     def with_windows(self, length: int) -> Source:
         """The same data, with windows of ``length`` steps: of the data set, or else of the labelled segments."""
@@ -181,18 +279,25 @@ class Source:
                 batch["transitions"] = self._transitions(keys, update, count)
             elif kind == "windows":
                 batch["windows"] = self._windows(keys, update, count)
-            else:
+            elif kind == "pairs":
                 batch["pairs"] = self._pairs(keys, update, count)
+            elif kind == "rankings":
+                batch["rankings"] = self._rankings(keys, update, count)
+            else:
+                raise InputError(f"this learner wants a {kind}, expected an environment to play in and not stored data")
         return batch
 
-    def _index(self, kind: Kind, keys: Tensor, update: int, count: int, high: int | Tensor) -> Tensor:
+    def _index(
+        self, kind: Kind, keys: Tensor, update: int, count: int, high: int | Tensor, groups: Groups | None = None
+    ) -> Tensor:
         """[P, count] what to draw. Drawn for several updates at once: one by one, draws take as long as a small net."""
         block = self._blocks.get(kind)
         first = update - update % _TOGETHER
         if block is None or block.keys is not keys or block.first != first or block.index.shape[-1] != count:
             updates = torch.arange(first, first + _TOGETHER, device=keys.device)
             key = rng.fold(rng.fold(keys, kind).expand(_TOGETHER, -1), updates[:, None])  # [updates, P]
-            block = self._blocks[kind] = _Block(keys, first, rng.indices(key, count, high))
+            drawn = rng.indices(key, count, high) if groups is None else groups.draw(key, count)
+            block = self._blocks[kind] = _Block(keys, first, drawn)
         return block.index[update - first]
 
     def _transitions(self, keys: Tensor, update: int, count: int) -> Transitions:
@@ -206,16 +311,34 @@ class Source:
         row = self.steps.index_select(0, flat).reshape(*index.shape, -1)
         obs, act, next_obs, term = row.split(self._columns(row.shape[-1]), dim=-1)
         rew = self.rew.index_select(0, flat).reshape(index.shape) if self.rew.dim() == 1 else self.rew.gather(1, index)
+        if self.context is not None and self.context_of is not None:
+            place = self.context_of[index].unsqueeze(-1).expand(-1, -1, self.context.shape[-1])
+            own = self.context.gather(1, place)  # [P, B, C]
+            obs, next_obs = torch.cat([obs, own], dim=-1), torch.cat([next_obs, own], dim=-1)
         return Transitions(obs, act, rew, next_obs, term.squeeze(-1))
 
     def _pairs(self, keys: Tensor, update: int, count: int) -> LabelledPairs:
         if self.segments is None or self.pairs is None or self.label is None:
             raise InputError("this learner draws labelled pairs, expected preferences and not a data set alone")
-        index = self._index("pairs", keys, update, count, len(self.pairs))  # [P, B]
+        if self.pair_rows is None or self.pair_counts is None:
+            index = self._index("pairs", keys, update, count, len(self.pairs), self.groups)  # [P, B]
+        else:
+            index = self.pair_rows.gather(1, self._index("pairs", keys, update, count, self.pair_counts))
         chosen = self.pairs[index]  # [P, B, 2]
         step = self.segments.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.segments.shape[1:])
         label = self.label[index] if self.label.dim() == 1 else self.label.gather(1, index)
-        return LabelledPairs(step[..., : self.obs_size], step[..., self.obs_size :], label)
+        last_obs = term = None
+        if self.ends is not None:
+            end = self.ends.index_select(0, chosen.flatten()).reshape(*chosen.shape, -1)
+            last_obs, term = end[..., :-1], end[..., -1]
+        return LabelledPairs(step[..., : self.obs_size], step[..., self.obs_size :], label, last_obs, term)
+
+    def _rankings(self, keys: Tensor, update: int, count: int) -> RankedLists:
+        if self.ranked is None or self.lists is None:
+            raise InputError("this learner draws ranked lists, expected rankings (Source.of(..., rankings=...))")
+        chosen = self.lists[self._index("rankings", keys, update, count, len(self.lists))]  # [P, B, K]
+        step = self.ranked.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.ranked.shape[1:])
+        return RankedLists(step[..., : self.obs_size], step[..., self.obs_size :])
 
     def _windows(self, keys: Tensor, update: int, count: int) -> Windows:
         if self.histories is None:
@@ -230,6 +353,22 @@ class Source:
         return self.obs_size, width - 2 * self.obs_size - 1, self.obs_size, 1
 
 
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """P tensors of indices as [P, k], and [P] how many of each are valid."""
+    counts = torch.tensor([len(r) for r in rows], device=rows[0].device)
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), counts
+
+
+def _check_sizes(whose: str, segments: Segments, dataset: Dataset | None) -> None:
+    """Raise InputError where segments have observations or actions of another size than the data set."""
+    if dataset is None:
+        return
+    for what, field in (("observations", "obs"), ("actions", "act")):
+        found, expected = (getattr(part, field).shape[-1] for part in (segments, dataset))
+        if found != expected:
+            raise InputError(f"{whose} have {what} of {found} numbers, expected {expected} as {dataset.name} has")
+
+
 def _same_pairs(one: Preferences, other: Preferences) -> bool:
     if one is other:
         return True
@@ -240,4 +379,21 @@ def _same_pairs(one: Preferences, other: Preferences) -> bool:
         and torch.equal(a.second, b.second)
         and torch.equal(a.segments.obs, b.segments.obs)
         and torch.equal(a.segments.act, b.segments.act)
+        and (one.user is None) == (other.user is None)
+        and (one.user is None or other.user is None or torch.equal(one.user, other.user))
     )
+
+
+def _distinct(key: Tensor, size: int, high: Tensor) -> Tensor:
+    """[..., G, size] int64: for high [..., G], ``size`` different numbers below each, in random order (Floyd)."""
+    chance = rng.uniform(rng.fold(key, "which"), high.shape[-1], size, dtype=torch.float64)
+    chosen: list[Tensor] = []
+    for i in range(size):
+        top = high - size + i
+        drawn = (chance[..., i] * (top + 1)).to(torch.int64)
+        taken = torch.zeros_like(drawn, dtype=torch.bool)
+        for earlier in chosen:
+            taken |= drawn == earlier
+        chosen.append(torch.where(taken, top, drawn))
+    order = rng.bits(rng.fold(key, "order"), high.shape[-1], size).argsort(dim=-1)
+    return torch.stack(chosen, dim=-1).gather(-1, order)
