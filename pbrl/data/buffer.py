@@ -339,12 +339,19 @@ class Buffer:
         """[P, size] bool, the last step of an episode."""
         return self.trunc | (self.term > 0)
 
-    def windows(self, keys: Tensor, count: int, length: int, *, recent: int | None = None) -> Windows:
+    def places(self, length: int, *, recent: int | None = None) -> Tensor:
+        """[P] int64, how many windows of ``length`` steps there are in complete (recent) episodes of each member."""
+        return self._starts(self.order, length, recent).flatten(1).sum(1)
+
+    def windows(
+        self, keys: Tensor, count: int, length: int, *, recent: int | None = None, everyone: bool = True
+    ) -> Windows:
         """``count`` windows of ``length`` steps of complete episodes, every place with the same probability.
 
         Args:
             keys: [P] decide which.
             recent: only the last so many complete episodes of each member; None: all that are stored.
+            everyone: whether each member must have one. If not, members without get windows that are good for nothing.
 
         Raises:
             InputError: a member has no complete episode of that length.
@@ -353,7 +360,7 @@ class Buffer:
         starts = self._starts(order, length, recent)  # [P, T, N]
         valid = starts.flatten(1)
         number = valid.sum(1)
-        if length < 1 or not bool((number > 0).all()):
+        if length < 1 or not bool((number > 0).all() if everyone else (number > 0).any()):
             raise InputError(
                 f"a member has no complete episode of {length} steps among those stored, expected shorter segments or "
                 "more steps before the first question"
@@ -361,7 +368,8 @@ class Buffer:
         table = torch.argsort(valid.logical_not().to(torch.int8), dim=1, stable=True)  # the valid ones first
         place = table.gather(1, rng.indices(keys, count, number))  # [P, M], numbers t N + n
         time, stream = place // self.streams, place % self.streams
-        rows = order[time.unsqueeze(-1) + torch.arange(length, device=self.device), stream.unsqueeze(-1)]  # [P, M, T]
+        step_time = (time.unsqueeze(-1) + torch.arange(length, device=self.device)).clamp_max(len(order) - 1)
+        rows = order[step_time, stream.unsqueeze(-1)]  # [P, M, T]
         flat = (rows + self._place.unsqueeze(-1)).flatten()
         step = self._rows.flatten(0, 1).index_select(0, flat).reshape(*rows.shape, -1)
         obs, act, next_obs, term = step.split(self._columns(), dim=-1)
