@@ -3,6 +3,9 @@
 First stage: ``reward_model`` on the labelled pairs. Second stage: every transition of the data set gets the learned
 reward, and ``iql`` learns from it. Members have reward models of their own.
 
+Options of the reward model (``reward_...``): a discount, regret in place of return, corrections for flipped labels,
+ranked lists, and pessimism, which subtracts a multiple of the ensemble's deviation from the rewards that IQL gets.
+
 Deviations (beside those of ``reward_model`` and ``iql``):
 - Networks, learning rates and the policy's head are ``iql``'s and ``reward_model``'s defaults; the authors' are 512x512
   with orthogonal weights, a deterministic actor with dropout 0.25, and a single reward network without a tanh.
@@ -14,20 +17,22 @@ Deviations (beside those of ``reward_model`` and ``iql``):
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pbrl.agent import Metrics
+from pbrl.agent import Judge, Metrics, RewardLearner
+from pbrl.data.dataset import Dataset
 from pbrl.data.source import Batch, Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.spec import Spec
 
 from ..offline.iql import IQL, IQLConfig
-from .reward_model import RewardModel, RewardModelConfig
+from .reward_model import Aggregate, Feedback, Link, RewardModel, RewardModelConfig
 
 _ROWS = 1 << 14
 
@@ -44,8 +49,22 @@ class PIQLConfig(IQLConfig):
     """Learning rate of the reward model."""
     reward_updates: int = shared(50_000, schedule="stage")
     """Updates of the first stage."""
-    reward_aggregate: Literal["sum", "mean"] = shared("sum")
+    reward_gamma: float = RewardModelConfig.gamma
+    """Discount per step inside a segment, as the reward model sees it."""
+    reward_pessimism: float = RewardModelConfig.pessimism
+    """How many standard deviations over the copies are subtracted from their mean reward, for IQL."""
+    reward_label_smoothing: float = RewardModelConfig.label_smoothing
+    """Share by which labels are moved towards a tie."""
+    reward_flips_forward: float = RewardModelConfig.flips_forward
+    """Known rate of flipped labels, below 1/2, that the model of the labels allows for."""
+    reward_flips_backward: float = RewardModelConfig.flips_backward
+    """Known rate of flipped labels, below 1/2, that the labels are corrected for; not with reward_flips_forward."""
+    reward_aggregate: Aggregate = shared("sum")
     """What a segment's reward is: the sum or the mean over its steps."""
+    reward_link: Link = shared("partial_return")
+    """What preferences go by: the segment's return, or its regret (with a learned value of its ends)."""
+    reward_feedback: Feedback = shared("pairs")
+    """What is learned from: labelled pairs, or ranked lists."""
     reward_bounded: bool = shared(True)
     """Whether a tanh keeps each step's reward in (-1, 1)."""
     reward_ensemble: int = shared(3)
@@ -53,37 +72,51 @@ class PIQLConfig(IQLConfig):
     reward_hidden: tuple[int, ...] = shared((256, 256, 256))
     """Widths of the reward network's hidden layers."""
     reward_batch_size: int = shared(128)
-    """Pairs per copy and update."""
+    """Pairs (or lists) per copy and update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "reward_lr", 0.0, open_low=True)
         check_range(self, "reward_updates", 1)
+        check_range(self, "reward_gamma", 0.0, 1.0, open_low=True)
+        check_range(self, "reward_label_smoothing", 0.0, 1.0)
+        check_range(self, "reward_flips_forward", 0.0, 0.49)
+        check_range(self, "reward_flips_backward", 0.0, 0.49)
         check_range(self, "reward_ensemble", 1)
         check_range(self, "reward_batch_size", 1)
         check_sizes(self, "reward_hidden")
+        _reward_config(self)  # checks what its fields say together
 
 
 def _reward_config(config: PIQLConfig) -> RewardModelConfig:
-    return RewardModelConfig(
-        lr=config.reward_lr,
-        normalize_obs=config.normalize_obs,
-        aggregate=config.reward_aggregate,
-        bounded=config.reward_bounded,
-        ensemble=config.reward_ensemble,
-        hidden=config.reward_hidden,
-        batch_size=config.reward_batch_size,
-    )
+    return RewardModelConfig(normalize_obs=config.normalize_obs, **prefixed(config, "reward_", RewardModelConfig))
 
 
-class PIQL(nn.Module):
-    """Stacked P-IQL."""
+def prefixed(config: Any, prefix: str, part: type[Any]) -> dict[str, Any]:
+    """The fields of ``config`` that belong to a part of it: those named ``prefix`` and a field of the part's config."""
+    names = {field.name for field in dataclasses.fields(config)}
+    own = [field.name for field in dataclasses.fields(part) if prefix + field.name in names]
+    return {name: getattr(config, prefix + name) for name in own}
 
-    def __init__(self, spec: Spec, members: Members[PIQLConfig]) -> None:
+
+class SegmentReward(RewardLearner, Judge, Protocol):
+    """What a first stage learns: a reward that is fitted to preferences between segments."""
+
+
+class RewardThenIQL(nn.Module):
+    """Stacked learners that fit a reward to preferences first, and let IQL learn from it then.
+
+    Attributes:
+        name: what an error calls the agent.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, spec: Spec, members: Members[Any], model: SegmentReward) -> None:
+        """``members`` are IQL's, with ``reward_updates`` beside."""
         super().__init__()
         self.config = members.shared
-        configs = tuple(_reward_config(config) for config in members.configs)
-        self.model = RewardModel(spec, Members(configs, members.seeds, members.dtype, members.device, members.compile))
+        self.model = model
         self.iql = IQL(spec, members)
 
     @property
@@ -105,13 +138,17 @@ class PIQL(nn.Module):
         """In the second stage, the source with each member's learned rewards."""
         data = source.dataset
         if data is None:
-            raise InputError("p_iql learns from transitions too, expected a data set and not preferences alone")
+            raise InputError(f"{self.name} learns from transitions too, expected a data set and not preferences alone")
         if self.updates < self.config.reward_updates:
             return source
+        return self.iql.prepare(source.with_reward(self.relabel(data)))
+
+    def relabel(self, data: Dataset) -> Tensor:
+        """Each member's learned rewards of all rows of a data set: [P, N]."""
         dtype = self.iql.gamma.dtype
         obs, act = (x.to(self.keys.device, dtype).expand(len(self.keys), -1, -1) for x in (data.obs, data.act))
         parts = [self.model.reward(o, a) for o, a in zip(obs.split(_ROWS, 1), act.split(_ROWS, 1))]
-        return self.iql.prepare(source.with_reward(torch.cat(parts, dim=1)))
+        return torch.cat(parts, dim=1)
 
     def wants(self) -> Wants:
         """Labelled pairs, then transitions."""
@@ -132,3 +169,14 @@ class PIQL(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step of the reward model, then of IQL."""
         return self.model.update(batch) if self.updates < self.config.reward_updates else self.iql.update(batch)
+
+
+class PIQL(RewardThenIQL):
+    """Stacked P-IQL."""
+
+    name = "p_iql"
+
+    def __init__(self, spec: Spec, members: Members[PIQLConfig]) -> None:
+        configs = tuple(_reward_config(config) for config in members.configs)
+        rest = (members.seeds, members.dtype, members.device, members.compile)
+        super().__init__(spec, members, RewardModel(spec, Members(configs, *rest)))

@@ -6,6 +6,7 @@ from .human import load_human
 from .minari import load_minari
 from .minari_writer import save_minari
 from .preferences import By, Pairs, Preferences
+from .rankings import Rankings
 from .reference_scores import d4rl_reference, normalized_score
 from .registry import destination, directory, load, names, resolve
 from .segments import Segments
@@ -15,6 +16,7 @@ __all__ = [
     "Dataset",
     "Pairs",
     "Preferences",
+    "Rankings",
     "Segments",
     "d4rl_reference",
     "destination",
