@@ -30,6 +30,8 @@ def test_every_pair_is_answered_by_one_user_in_proportion() -> None:
     assert torch.equal(answers.label, torch.where(user == 0, right, 1 - right))
     assert abs((user == 1).double().mean() - 0.3) < 0.01
     assert torch.equal(answers.pairs.first, pairs.first)
+    assert answers.user is not None
+    assert torch.equal(answers.user, user)
     assert answers.by.settings["answered"] == [int((user == 0).sum()), int((user == 1).sum())]
     assert answers.by.settings["skipped"] == 0
 
@@ -54,6 +56,8 @@ def test_answers_keep_their_questions_when_a_user_skips() -> None:
     assert torch.equal(answers.label, LIKES(answers.pairs, KEY).label), "a label moved to another pair"
     rows = answers.pairs.segments.row[answers.pairs.first]
     assert torch.equal(rows, rows.sort().values), "the order of the questions is lost"
+    assert answers.user is not None
+    assert torch.bincount(answers.user).tolist() == answers.by.settings["answered"]
 
 
 def test_a_user_who_is_never_asked() -> None:

@@ -1,7 +1,8 @@
 """Human preferences from npz files with ``obs_1 obs_2 action_1 action_2 label``.
 
 The form in which several projects share the labels of Preference Transformer (Kim et al. 2023): 1 means that the second
-segment was preferred, 0 the first, 0.5 neither. There are no rewards, no successors and no row numbers.
+segment was preferred, 0 the first, 0.5 neither. There are no rewards, no successors and no row numbers. An array
+``user`` of whole numbers, one per pair, may say which of several users answered.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .checks import bounded, floats
+from .checks import bounded, floats, integers
 from .files import about
 from .preferences import By, Pairs, Preferences
 from .segments import Segments
@@ -74,13 +75,14 @@ def load_human(
         )
         order = torch.arange(len(obs))
         pairs = Pairs(segments, order[: len(label)], order[len(label) :])
-        preferences = Preferences(pairs, label, By(who, question, when, {"file": path.name}))
+        user = integers(stored["user"], "user", len(label)) if "user" in stored else None
+        preferences = Preferences(pairs, label, By(who, question, when, {"file": path.name}), user)
         preferences.check()
     return preferences
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file, none of them pickled."""
+    """The arrays of an npz file that are wanted, none of them pickled."""
     if path.suffix != ".npz":
         raise InputError(f"{path}: the name ends in {path.suffix or 'nothing'!r}, expected .npz")
     if not path.is_file():
@@ -93,7 +95,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             if missing:
                 found = ", ".join(file.files) or "nothing"
                 raise InputError(f"{path}: key {missing[0]!r} is missing, found {found}")
-            return {key: file[key] for key in KEYS}
+            return {key: file[key] for key in (*KEYS, "user") if key in file.files}
     except InputError:
         raise
     except ValueError as error:

@@ -97,11 +97,13 @@ class Preferences:
         pairs: the N questions.
         label: [N] float32 probability that the SECOND segment is preferred; 0.5 is a tie.
         by: who said so.
+        user: [N] int64 which of several users answered each pair; None where it was one, or nobody knows.
     """
 
     pairs: Pairs
     label: Tensor
     by: By
+    user: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -118,6 +120,8 @@ class Preferences:
         if self.label.shape != (len(self.pairs),):
             raise InputError(f"label has shape {list(self.label.shape)}, expected [{len(self.pairs)}], one per pair")
         check_probabilities(self.label)
+        if self.user is not None:
+            integers(self.user, "user", len(self))
         if not self.decisive.any():
             raise InputError(
                 f"all {len(self)} preferences by {self.by.who} are ties, expected at least one that is not"
@@ -125,11 +129,13 @@ class Preferences:
 
     def take(self, index: Tensor) -> Preferences:
         """The answers ``index`` ([k] indices or an [N] bool mask), with the segments that they use and no others."""
-        return Preferences(self.pairs.take(index), self.label[index], self.by)
+        user = None if self.user is None else self.user[index]
+        return Preferences(self.pairs.take(index), self.label[index], self.by, user)
 
     def to(self, device: torch.device | str) -> Preferences:
         """The preferences on a device."""
-        return Preferences(self.pairs.to(device), self.label.to(device), self.by)
+        user = None if self.user is None else self.user.to(device)
+        return Preferences(self.pairs.to(device), self.label.to(device), self.by, user)
 
     def split(self, held_out: float, key: Tensor) -> tuple[Preferences, Preferences]:
         """Training and held-out preferences that share no row of the data set, hence no segment.
@@ -183,7 +189,7 @@ class Preferences:
         with new_hdf5(path) as file:
             segments = self.pairs.segments
             file.attrs.update(format=FORMAT, by=by, source=segments.source, fingerprint=segments.fingerprint)
-            arrays = {"label": self.label, "first": self.pairs.first, "second": self.pairs.second}
+            arrays = {"label": self.label, "first": self.pairs.first, "second": self.pairs.second, "user": self.user}
             for field in ("obs", "act", "rew", "last_obs", "term", "row"):
                 arrays[f"segments/{field}"] = getattr(segments, field)
             for key, tensor in arrays.items():
@@ -203,6 +209,7 @@ class Preferences:
             if file.attrs.get("format") != FORMAT:
                 raise InputError(f"{path}: not a file of preferences, expected the attribute format = {FORMAT!r}")
             stored = {key: read(file, key, path) for key in ("label", "first", "second")}
+            stored |= {key: read(file, key, path) for key in ("user",) if key in file}
             group = file.get("segments", {})
             parts: dict[str, Any] = {field: read(file, f"segments/{field}", path) for field in ("obs", "act", "row")}
             parts |= {f: read(file, f"segments/{f}", path) for f in ("rew", "last_obs", "term") if f in group}
@@ -222,4 +229,5 @@ class Preferences:
             for field, index in (("first", first), ("second", second)):
                 if len(index) and (index.min() < 0 or index.max() >= len(segments)):
                     raise InputError(f"{field} points outside the {len(segments)} segments, expected 0 and above")
-        return cls(Pairs(segments, first, second), label, by)
+            user = integers(stored["user"], "user", len(label)) if "user" in stored else None
+        return cls(Pairs(segments, first, second), label, by, user)

@@ -18,10 +18,7 @@ from .stored import contents
 
 @dataclass(frozen=True)
 class Mixture:
-    """A crowd of labelers. Called, it mixes their answers without saying whose is whose; ``by_user`` keeps them apart.
-
-    A set of preferences has one provenance, so each user's answers are a set of their own: that is what methods for
-    several users learn from, and what keeps the users apart through splits and files.
+    """A crowd of labelers. Called, it mixes their answers and numbers the users; ``by_user`` gives a set for each.
 
     Attributes:
         users: the labelers.
@@ -58,7 +55,7 @@ class Mixture:
         )
 
     def __call__(self, pairs: Pairs, key: Tensor) -> Preferences:
-        """The same answers in one set, in the order of ``pairs``."""
+        """The same answers in one set, in the order of ``pairs``, with ``user`` saying whose each is."""
         user = self.asked(len(pairs), key).tolist()
         answers = self.by_user(pairs, key)
         questions = list(zip(user, contents(pairs)))
@@ -77,6 +74,7 @@ class Mixture:
         return Preferences(
             pairs=pairs if bool(kept.all()) else pairs.take(kept),
             label=torch.tensor([p2 for p2 in label if p2 is not None], dtype=torch.float32, device=pairs.first.device),
+            user=torch.tensor(user, device=pairs.first.device)[kept],
             by=By(
                 who=f"a mixture of {len(self.users)} users",
                 question="; ".join(dict.fromkeys(answer.by.question for answer in answers)),
