@@ -134,10 +134,20 @@ class Buffer:
         self.replay = replay or Replay("empty" if data is None else "prefill")
         if self.replay.kind != "empty" and (data is None or data.steps is None):
             raise InputError(f"replay is {self.replay.kind!r} but there is no data set, expected one or 'empty'")
+        width = 2 * spec.obs_size + spec.act_size + 1
+        if (
+            data is not None
+            and data.steps is not None
+            and (data.obs_size, data.steps.shape[1]) != (spec.obs_size, width)
+        ):
+            found = f"{data.obs_size} observations and {data.steps.shape[1] - 2 * data.obs_size - 1} actions"
+            raise InputError(
+                f"the data set has {found}, expected {spec.obs_size} and {spec.act_size} as {spec.name} has"
+            )
         self.spec, self.members, self.streams, self.data = spec, members, streams, data
         self.length = -(-capacity // streams)
         rows = self.length * streams
-        self._rows = torch.zeros(members, rows, 2 * spec.obs_size + spec.act_size + 1, dtype=dtype, device=device)
+        self._rows = torch.zeros(members, rows, width, dtype=dtype, device=device)
         self._rew = torch.zeros(members, rows, dtype=dtype, device=device)
         self._env_rew = torch.zeros(members, rows, dtype=dtype, device=device)
         self._trunc = torch.zeros(members, rows, dtype=torch.bool, device=device)
@@ -287,6 +297,8 @@ class Buffer:
             return {"transitions": _zip(lambda a, b: torch.where(_like(fresh, a), a, b), ours, theirs)}
         share = self.replay.share_at(self.env_steps) if len(self) else 1.0
         first = round(share * count)
+        if not first:
+            return {"transitions": self._collected((u * len(self)).to(torch.int64))}
         theirs = self._recorded((u[:, :first] * old).to(torch.int64))
         if first == count:
             return {"transitions": theirs}
