@@ -66,7 +66,7 @@ def test_corrected_for_flips_it_learns_what_clean_labels_teach(rate: float) -> N
     torch.testing.assert_close(weight(taught)[0], truth, rtol=0.0, atol=1e-5)
     batch = {"pairs": LabelledPairs(obs, act, flipped)}
     for name in ("flips_forward", "flips_backward"):
-        corrected = fit(model(**settings, **{name: rate}), batch)
+        corrected = fit(model(**(settings | {name: rate})), batch)
         torch.testing.assert_close(weight(corrected)[0], truth, rtol=0.0, atol=1e-5)
     assert weight(fit(model(**settings), batch))[0].norm() < 0.8 * truth.norm()  # flips make it timid
 
@@ -343,7 +343,7 @@ def test_regret_of_one_step_raises() -> None:
 @pytest.mark.parametrize("link", ["partial_return", "regret"])
 @pytest.mark.parametrize("feedback", ["pairs", "rankings"])
 def test_gradients_by_finite_differences(link: Any, feedback: Any) -> None:
-    noise = {"flips_forward": 0.2, "label_smoothing": 0.1} if feedback == "pairs" else {}
+    noise: dict[str, Any] = {"flips_forward": 0.2, "label_smoothing": 0.1} if feedback == "pairs" else {}
     learner = model(link=link, feedback=feedback, hidden=(6,), ensemble=2, batch_size=3, gamma=0.8, **noise)
     obs, act = segments(6, 3 if feedback == "rankings" else 2)
     label = rng.uniform(rng.fold(KEY, "y"), 6, dtype=DOUBLE)[None]
@@ -404,6 +404,7 @@ def test_p_iql_passes_every_option_of_its_reward_model_on() -> None:
     }  # fmt: skip
     config = PIQLConfig(normalize_obs=True, **{f"reward_{name}": value for name, value in given.items()})
     learner = PIQL(SPEC, sweep(config, [0]))
+    assert isinstance(learner.model, RewardModel)
     assert learner.model.config == RewardModelConfig(normalize_obs=True, **given)
     ranked_too = PIQL(SPEC, sweep(PIQLConfig(reward_feedback="rankings", reward_flips_backward=0.0), [0]))
     assert ranked_too.wants() == {"rankings": 3 * 128}

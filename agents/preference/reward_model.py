@@ -183,9 +183,10 @@ class RewardModel(nn.Module):
         """Every copy's score of segments: obs [P, M, T, O] (or [P, E, M, T, O]) and act -> [P, E, M]."""
         steps = self.each(obs.flatten(-3, -2), act.flatten(-3, -2)).unflatten(-1, obs.shape[-3:-1])  # [P, E, M, T]
         length = obs.shape[-2]
-        discount = (self.gamma[:, None] ** torch.arange(length, device=obs.device))[:, None, None]  # [P, 1, 1, T]
+        weight = self.gamma[:, None] ** torch.arange(length, device=obs.device)  # [P, T]
+        discount: Tensor = weight[:, None, None]
         if self.potential is None:
-            total = (discount * steps).sum(-1)
+            total: Tensor = (discount * steps).sum(-1)
         else:
             if length < 2:
                 raise InputError("segments have one step, expected at least two: regret needs the state after a step")
