@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +47,33 @@ def report(arguments: Sequence[str]) -> int:
     return 0
 
 
+BENCHES = {
+    "speed": ("bench_speed:speed", "member-updates per second of each agent and P"),
+    "preferences": (
+        "preference_study.study:preferences",
+        "which preference method to pick: the same labels and seeds for all",
+    ),
+}
+BENCH_HELP = """usage: pbrl bench COMMAND ...
+
+commands:
+{commands}
+
+pbrl bench COMMAND --help tells more.
+"""
+
+
 def bench(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: pbrl bench speed ...\n\ncommands:\n  speed    member-updates per second of each agent and P")
+        listed = (f"  {name:<14}{summary}" for name, (_, summary) in BENCHES.items())
+        print(BENCH_HELP.format(commands="\n".join(listed)), end="")
         return 0
-    if arguments[0] != "speed":
-        raise InputError(f"unknown command 'bench {arguments[0]}', expected: speed")
-    from ..bench_speed import speed
-
-    speed(_options(speed, arguments[1:], "pbrl bench speed"))
+    if arguments[0] not in BENCHES:
+        raise InputError(f"unknown command 'bench {arguments[0]}', expected: {', '.join(BENCHES)}")
+    module, _, name = BENCHES[arguments[0]][0].partition(":")
+    function = getattr(importlib.import_module(f"experiments.{module}"), name)
+    function(_options(function, arguments[1:], f"pbrl bench {arguments[0]}"))
     return 0
 
 

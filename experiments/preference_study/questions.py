@@ -1,0 +1,164 @@
+"""The study's data and its questions: data sets made where they are missing, pairs, and what labelers think of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pbrl import data, rng
+from pbrl.data import Dataset, Pairs, Preferences, Segments
+from pbrl.data.files import replacing
+from pbrl.errors import InputError
+from pbrl.labelers.oracle import load_critic
+from pbrl.labelers.teachers import Teacher, make_labeler
+
+from ..datasets.make import make_data
+from ..questions import put_aside, questions
+from .settings import LABELS, MISTAKE, Condition, Scale, Task, beta_of
+
+HELD_OUT = 0.2
+"""Share of the episodes that no agent learns anything from."""
+
+
+def find_data(task: Task, behaviour: Path | None) -> None:
+    """Make a task's data set, unless there is one.
+
+    Raises:
+        InputError: it would take hours, as there is no finished behaviour run to make it from.
+    """
+    if task.dataset in data.names():
+        return
+    if task.folder and behaviour is None:
+        command = f"pbrl data make {task.env} --tier {task.tier} --steps {task.steps}"
+        raise InputError(
+            f"data set {task.dataset} is missing, expected it made before ({command}: hours), --behaviour with a folder"
+            " of finished runs (minutes), or other --tasks"
+        )
+    folder = behaviour / task.folder if behaviour is not None and task.folder else None
+    make_data(task.env, task.tier, task.steps, 0, data.directory(), folder=folder, progress=False)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A score that was computed before, of these very segments.
+
+    Attributes:
+        name: of the score.
+        values: [M] float64.
+    """
+
+    name: str
+    values: Tensor
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(self, segments: Segments) -> Tensor:
+        """[M]."""
+        assert len(segments) == len(self.values)
+        return self.values
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """A task's pairs, and how labelers score their segments.
+
+    Attributes:
+        dataset: all that is learned from.
+        pool: pairs to learn from; member's get their share.
+        held_out: pairs of other episodes.
+        scores: labels -> [M] scores of the pool's segments.
+        held_out_scores: labels -> [K] scores of the held-out ones' segments.
+        reference: returns that count 0 and 100.
+    """
+
+    dataset: Dataset
+    pool: Pairs
+    held_out: Pairs
+    scores: dict[str, Tensor]
+    held_out_scores: dict[str, Tensor]
+    reference: tuple[float, float]
+
+    def teacher(self, condition: Condition, *, held_out: bool = False, soft: bool = False) -> Teacher:
+        """Who answers the pool's pairs (or the held-out ones) under a condition; soft: with probabilities.
+
+        Noise of kind beta is set by the standard deviation of the pool's scores, for held-out pairs, too.
+        """
+        score = Known(condition.labels, (self.held_out_scores if held_out else self.scores)[condition.labels])
+        faults = {"beta": beta_of(float(self.scores[condition.labels].std()))} if condition.noise == "beta" else {}
+        faults |= {"mistake": MISTAKE} if condition.noise == "mistakes" else {}
+        return Teacher(score, soft=soft, **faults)
+
+    def answers(self, condition: Condition, seed: int) -> Preferences:
+        """The answers that members of this seed get to all pairs of the pool."""
+        return self.teacher(condition)(self.pool, rng.fold(rng.keys([seed])[0], "answers", condition.labels))
+
+    def probability(self, condition: Condition) -> NDArray[np.float64]:
+        """[K] how likely this labeler is to prefer the second segment of each held-out pair."""
+        told = self.teacher(condition, held_out=True, soft=True)(self.held_out, rng.keys([0])[0])
+        return told.label.double().numpy()
+
+    def difference(self, labels: str) -> NDArray[np.float64]:
+        """[K] labeler's score of the second held-out segment minus that of the first."""
+        score = self.held_out_scores[labels]
+        return (score[self.held_out.second] - score[self.held_out.first]).double().numpy()
+
+
+def own_pairs(condition: Condition, seed: int, pool: int) -> Tensor:
+    """[budget] pairs of the pool: the first ones in the seed's own order, so that more labels hold all of fewer."""
+    return rng.permutation(rng.fold(rng.keys([seed])[0], "order of the pairs"), pool)[: condition.budget]
+
+
+def ask(task: Task, scale: Scale, folder: Path) -> Questions:
+    """A task's questions; scores are kept in ``folder``, as an oracle's values take minutes.
+
+    Raises:
+        InputError: no reference returns or no oracle critic beside the data, or too few episodes.
+    """
+    dataset = data.load(task.dataset)
+    reference = dataset.info.get("reference")
+    if not dataset.env or not reference:
+        raise InputError(f"{dataset.name} names no environment with reference scores, expected one of pbrl data make")
+    key = rng.keys([scale.data_seed])[0]
+    held, rest = put_aside(dataset, HELD_OUT, task.segment_length, key)
+    pool, unseen = questions(held, rest, scale.pool, scale.held_out_pairs, task.segment_length, key)
+    made = f"{dataset.fingerprint}-{task.segment_length}-{scale.data_seed}-{scale.pool}-{scale.held_out_pairs}"
+    path = folder / "scores" / f"{task.dataset.replace('/', '-')}.npz"
+    stored = _stored(path, made, (len(pool.segments), len(unseen.segments)))
+    if stored is None:
+        critic = load_critic(data.resolve(task.dataset))
+        stored = {}
+        for labels in LABELS:
+            score = make_labeler(labels, critic=critic).score
+            stored |= {f"{labels} pool": score(pool.segments).double().numpy()}
+            stored |= {f"{labels} held out": score(unseen.segments).double().numpy()}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, made=made, **stored)
+    tensors = {name: torch.from_numpy(values) for name, values in stored.items()}
+    return Questions(
+        dataset=rest,
+        pool=pool,
+        held_out=unseen,
+        scores={labels: tensors[f"{labels} pool"] for labels in LABELS},
+        held_out_scores={labels: tensors[f"{labels} held out"] for labels in LABELS},
+        reference=(float(reference[0]), float(reference[1])),
+    )
+
+
+def _stored(path: Path, made: str, sizes: tuple[int, int]) -> dict[str, NDArray[np.float64]] | None:
+    """The scores in a file, if they are those of these segments."""
+    if not path.is_file():
+        return None
+    names = {f"{labels} {part}": size for labels in LABELS for part, size in zip(("pool", "held out"), sizes)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["made"]) != made or any(file[name].shape != (size,) for name, size in names.items()):
+                return None
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None

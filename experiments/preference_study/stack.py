@@ -1,0 +1,234 @@
+"""One stack of the study: all members of an agent on a task are trained, play and judge, and leave a file behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import agents
+import envs
+from pbrl import environment, evaluation, loops, statistics
+from pbrl.agent import Agent
+from pbrl.data.files import replacing
+from pbrl.data.source import Source
+from pbrl.errors import InputError
+from pbrl.members import Members
+from pbrl.memory import Remembering
+
+from ..held_out import difference
+from ..reports.rows import GAPS
+from .questions import Questions, ask, own_pairs
+from .settings import GRIDS, LABELS, PROBABILISTIC, Condition, Scale, Task, agent_config, chosen, conditions
+
+TOGETHER = 10  # episodes of a member that are played at once, at most
+BINS = 10  # of predicted probabilities
+VERSIONS = ("pbrl", "python", "torch", "numpy", "gymnasium", "mujoco")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one stack is.
+
+    Attributes:
+        agent: name of the algorithm.
+        task: the data set.
+        scale: how much is computed.
+        settings: of the agent, beside the study's own; several are tried side by side (in a search).
+    """
+
+    agent: str
+    task: Task
+    scale: Scale
+    settings: tuple[Mapping[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        """As files have it."""
+        return f"{self.task.dataset.replace('/', '-')}-{self.agent}"
+
+    @property
+    def members(self) -> list[tuple[int, Condition, int]]:
+        """Place of the settings, condition and seed of every member."""
+        return [
+            (place, condition, seed)
+            for place in range(len(self.settings))
+            for condition in conditions(self.agent, self.task, self.scale)
+            for seed in self.scale.seeds
+        ]
+
+    def population(self) -> Members[Any]:
+        """The members' configs and seeds."""
+        configs = [agent_config(self.agent, self.scale, choice) for choice in self.settings]
+        places, _, seeds = zip(*self.members)
+        return Members(tuple(configs[place] for place in places), tuple(seeds))
+
+    def description(self) -> dict[str, Any]:
+        """All that decides the outcome but the code and the data, as JSON has it."""
+        configs = [dataclasses.asdict(agent_config(self.agent, self.scale, choice)) for choice in self.settings]
+        content = {
+            "agent": self.agent,
+            "task": dataclasses.asdict(self.task),
+            "scale": dataclasses.asdict(self.scale),
+            "configs": configs,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(content))
+        return plain
+
+
+def plan(agent: str, task: Task, scale: Scale, *, search: bool) -> Plan:
+    """The stack of an agent on a task: with the settings that were chosen, or with all of its grid."""
+    return Plan(agent, task, scale, tuple(GRIDS[agent]) or ({},) if search else (chosen(agent),))
+
+
+def path_of(one: Plan, folder: Path) -> Path:
+    """The file that a stack leaves behind."""
+    return folder / "stacks" / f"{one.name}.json"
+
+
+def finished(one: Plan, folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What an earlier call left behind, if it did the same on the same rows of data.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = path_of(one, folder)
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        same = (found["description"], found["data"]["rows"]) == (one.description(), fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: damaged, expected the results of a stack; remove it to train it anew") from None
+    return found if same else None
+
+
+def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Plan], folder: Path) -> str:
+    """Train the stack of this name and write its file; ``tick(seconds, mean score)`` at the end."""
+    one = plans[name]
+    result = train(one, ask(one.task, one.scale, folder))
+    path = path_of(one, folder)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    last = np.asarray(result["returns"], dtype=np.float64)[:, -1]
+    tick(result["seconds"], float(np.nanmean(evaluation.normalise(last, result["reference"]))))
+    return name
+
+
+def train(one: Plan, asked: Questions) -> dict[str, Any]:
+    """A stack's members trained in lock-step and judged: plain numbers, as JSON has them (NaN where one diverged)."""
+    began = time.perf_counter()
+    scale, members, rows = one.scale, one.population(), one.members
+    source = source_of(asked, rows)
+    learner = agents.find(one.agent).make(asked.dataset.spec, members)
+    if not isinstance(learner, Agent):
+        raise InputError(f"{one.agent} does not act, expected an agent that does")
+    episodes = min(one.task.episodes, scale.most_episodes)
+    env = envs.make(asked.dataset.env, len(members) * min(episodes, TOGETHER))
+    updates, returns = [], []
+    try:
+        for _ in loops.offline(learner, source, scale.updates, every=scale.updates // scale.evaluations):
+            played = evaluation.rollout(
+                learner if isinstance(learner, Remembering) else learner.act,
+                env,
+                members=len(members),
+                episodes=episodes,
+                seed=scale.play_seed,
+            )
+            updates.append(learner.updates)
+            returns.append(played.mean)
+    finally:
+        env.close()
+    machine = environment.describe()
+    return {
+        "description": one.description(),
+        "settings": [dict(choice) for choice in one.settings],
+        "members": [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in rows],
+        "updates": updates,
+        "returns": np.stack(returns, axis=1).tolist(),
+        "label_errors": [label_errors(asked, condition, seed) for _, condition, seed in rows],
+        **judged(one, asked, difference(learner, asked.held_out)),
+        "episodes": episodes,
+        "reference": list(asked.reference),
+        "data": {"name": asked.dataset.name, "env": asked.dataset.env, "rows": asked.dataset.fingerprint},
+        "seconds": round(time.perf_counter() - began, 1),
+        "versions": {name: machine[name] for name in VERSIONS},
+        "commit": machine["commit"],
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def source_of(asked: Questions, rows: Sequence[tuple[int, Condition, int]]) -> Source:
+    """The members' data: the same transitions and pairs for all, each with its own answers to its own share."""
+    if rows[0][1].labels not in LABELS:
+        return Source.of(asked.dataset)
+    told = {}
+    for _, condition, seed in rows:
+        kind = dataclasses.replace(condition, budget=0), seed
+        if kind not in told:
+            told[kind] = asked.answers(condition, seed)
+    answers = [told[dataclasses.replace(condition, budget=0), seed] for _, condition, seed in rows]
+    source = Source.of(asked.dataset, answers)
+    return source.with_pairs([own_pairs(condition, seed, len(asked.pool)) for _, condition, seed in rows])
+
+
+def label_errors(asked: Questions, condition: Condition, seed: int) -> float:
+    """The share of a member's labels that name the segment of the lower score."""
+    if condition.labels not in LABELS or condition.noise == "none":
+        return 0.0
+    mine = own_pairs(condition, seed, len(asked.pool))
+    told = asked.answers(condition, seed).label[mine]
+    truth = asked.answers(dataclasses.replace(condition, noise="none"), seed).label[mine]
+    return float((told != truth).double().mean())
+
+
+def judged(one: Plan, asked: Questions, delta: Floats | None) -> dict[str, Any]:
+    """How members judge held-out pairs, given ``delta`` [P, K] by how much they hold the second to be better.
+
+    Accuracy is by the labeler's scores, without faults. Odds are compared with those of the labeler that the member
+    has learned from, faults and all: by bins of the probability that the member gives to its own choice (count, sum of
+    predictions, sum of the labeler's probabilities).
+    """
+    if delta is None or one.agent not in agents_that_learn_labels():
+        return {"accuracy": None, "gaps": None, "odds": None}
+    accuracy, by_gap, odds = [], [], []
+    truth = {labels: asked.difference(labels) for labels in LABELS}
+    p2 = {}
+    for (_, condition, _), mine in zip(one.members, delta):
+        whole = statistics.accuracy_by_gap(mine, truth[condition.labels], bins=1)
+        parts = statistics.accuracy_by_gap(mine, truth[condition.labels], bins=len(GAPS))
+        accuracy.append(float(whole.accuracy[0]))
+        by_gap.append({"high": parts.high.tolist(), "accuracy": parts.accuracy.tolist(), "pairs": parts.count.tolist()})
+        kind = dataclasses.replace(condition, budget=0)
+        if kind not in p2:
+            p2[kind] = asked.probability(condition)
+        odds.append(reliability(mine, p2[kind]))
+    return {"accuracy": accuracy, "gaps": by_gap, "odds": odds if one.agent in PROBABILISTIC else None}
+
+
+def agents_that_learn_labels() -> tuple[str, ...]:
+    """Those of the grid that take labels."""
+    return tuple(name for name in GRIDS if name not in ("bc", "iql"))
+
+
+def reliability(delta: Floats, label: Floats) -> list[list[float]]:
+    """[3, BINS] count, sum of sigmoid(|delta|), and sum of P(the labeler agrees), by bins of the prediction.
+
+    Predictions that are not finite, of a member that diverged, are left out.
+    """
+    delta, label = delta[np.isfinite(delta)], label[np.isfinite(delta)]
+    sure = 1.0 / (1.0 + np.exp(-np.abs(delta)))  # in [0.5, 1]
+    agrees = np.where(delta >= 0, label, 1.0 - label)
+    place = np.clip(((sure - 0.5) * 2 * BINS).astype(int), 0, BINS - 1)
+    return [np.bincount(place, weights, BINS).tolist() for weights in (np.ones_like(sure), sure, agrees)]
