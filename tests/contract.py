@@ -41,6 +41,12 @@ SMALL: Mapping[str, Any] = {
     "subsample": 3,
     "replay_batch_size": 6,
     "actor_decay": 40,
+    "width": 6,
+    "layers": 1,
+    "encoder_heads": 1,
+    "policy_heads": 1,
+    "context": 3,
+    "star_lr": 5e-2,
     "lr": 1e-2,
     "reward_lr": 1e-2,
 }
