@@ -114,6 +114,8 @@ def make_data(
     probe = envs.make(env, 1)
     horizon = probe.spec.horizon
     probe.close()
+    if probe.spec.actions is not None:
+        raise InputError(f"environment {env!r} has Discrete actions, expected a Box")
     if horizon is None:
         raise InputError(f"environment {env!r} has no time limit, expected one that ends every episode")
     parts = len(_PARTS.get(tier, ("log",)))
