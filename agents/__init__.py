@@ -2,6 +2,9 @@
 
 A file holds a learner class named after it (``p_iql.py``: ``PIQL``; case and underscores do not matter) and its frozen
 config ``<class>Config`` whose defaults are the paper's. By existing it can be run and is held to the contract tests.
+
+The files of ``agents/tabular/`` learn finite MDPs from counts (``pbrl.theory.learner``), are listed apart, have a
+contract of their own, and are run by ``pbrl regret``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from typing import Any
 
 from pbrl.agent import Learner
 from pbrl.errors import InputError
+from pbrl.theory.learner import TabularLearner
+
+TABULAR = "tabular"
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,34 @@ class Algorithm:
         return self.doc.strip().splitlines()[0]
 
 
-def _files() -> dict[str, Path]:
+@dataclass(frozen=True)
+class TabularAlgorithm:
+    """An algorithm that was found in a file of ``agents/tabular/``; attributes as those of ``Algorithm``."""
+
+    name: str
+    make: Callable[..., TabularLearner]
+    config: type[Any]
+    doc: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.strip().splitlines()[0]
+
+
+def _files(tabular: bool) -> dict[str, Path]:
     found = sorted(Path(__file__).parent.glob("*/[a-z]*.py"))
-    return {path.stem: path for path in found}
+    return {path.stem: path for path in found if (path.parent.name == TABULAR) == tabular}
 
 
 def names() -> list[str]:
-    """All algorithms, by name."""
-    return sorted(_files())
+    """All algorithms that learn from tensors, by name."""
+    return sorted(_files(False))
+
+
+def tabular_names() -> list[str]:
+    """All algorithms that learn finite MDPs from counts, by name."""
+    return sorted(_files(True))
 
 
 def find(name: str) -> Algorithm:
@@ -57,12 +83,37 @@ def find(name: str) -> Algorithm:
     Raises:
         InputError: there is none.
     """
-    path = _files().get(name)
-    if path is None:
-        near = difflib.get_close_matches(name, names(), 1)
+    if name in _files(True):
+        raise InputError(f"{name} learns finite MDPs from counts, expected it in: pbrl regret STUDY --agents {name}")
+    path = _path(name, tabular=False)
+    make, config, doc = _load(path)
+    return Algorithm(name, path.parent.name, make, config, doc)
+
+
+def find_tabular(name: str) -> TabularAlgorithm:
+    """The tabular algorithm of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in _files(False):
+        raise InputError(f"{name} learns from tensors, expected it in: pbrl train {name}")
+    return TabularAlgorithm(name, *_load(_path(name, tabular=True)))
+
+
+def _path(name: str, tabular: bool) -> Path:
+    files = _files(tabular)
+    if name not in files:
+        near = difflib.get_close_matches(name, files, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(f"unknown agent {name!r}{hint}, expected one of {', '.join(names())}")
+        what = "tabular agent" if tabular else "agent"
+        raise InputError(f"unknown {what} {name!r}{hint}, expected one of {', '.join(sorted(files))}")
+    return files[name]
+
+
+def _load(path: Path) -> tuple[Any, type[Any], str]:
+    """The learner's class, its config's class, and the file's docstring."""
     module = importlib.import_module(f"{__name__}.{path.parent.name}.{path.stem}")
-    wanted = name.replace("_", "")
+    wanted = path.stem.replace("_", "")
     classes = {key.lower(): value for key, value in vars(module).items() if isinstance(value, type)}
-    return Algorithm(name, path.parent.name, classes[wanted], classes[wanted + "config"], module.__doc__ or "")
+    return classes[wanted], classes[wanted + "config"], module.__doc__ or ""

@@ -28,11 +28,11 @@ RESULTS = ROOT / "experiments" / "results"
 
 def agents_table() -> Table:
     """The algorithms in ``agents/``, by existing."""
-    found = [agents.find(name) for name in agents.names()]
-    found.sort(key=lambda algorithm: (algorithm.family, algorithm.name))
+    found = [(one.family, name, one.summary) for name in agents.names() for one in [agents.find(name)]]
+    found += [(agents.TABULAR, name, agents.find_tabular(name).summary) for name in agents.tabular_names()]
     return Table(
         header=("name", "family", "what it is"),
-        rows=tuple((one.name, words(one.family), one.summary) for one in found),
+        rows=tuple((name, words(family), summary) for family, name, summary in sorted(found)),
         words=3,
     )
 

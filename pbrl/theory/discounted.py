@@ -99,7 +99,7 @@ def soft_value_iteration(
     if temperature <= 0.0:
         raise InputError(f"temperature is {temperature}, expected above 0")
     weight = np.ones_like(mdp.reward) if reference is None else reference
-    value = np.zeros(mdp.reward.shape[:-1])
+    value: Floats = np.zeros(mdp.reward.shape[:-1])
     identity = np.eye(value.shape[-1])
 
     def improve(value: Floats) -> tuple[Floats, Floats]:

@@ -13,12 +13,15 @@ Seed = int | Sequence[int]
 
 
 def dirichlet_episodic(
-    states: int, actions: int, horizon: int, *, seed: Seed, concentration: float = 0.3
+    states: int, actions: int, horizon: int, *, seed: Seed, concentration: float = 0.3, rewarding: float = 1.0
 ) -> EpisodicMDP:
-    """Dirichlet transitions and rewards uniform in [0, 1], drawn anew for each stage; the first state is 0."""
+    """Dirichlet transitions and rewards uniform in [0, 1], drawn anew for each stage; the first state is 0.
+
+    A pair has a reward at all with probability ``rewarding``: the fewer have, the more must be explored.
+    """
     draw = np.random.default_rng(seed)
     transition = draw.dirichlet(np.full(states, concentration), size=(horizon, states, actions))
-    reward = draw.random((horizon, states, actions))
+    reward = draw.random((horizon, states, actions)) * (draw.random((horizon, states, actions)) < rewarding)
     return EpisodicMDP(_normal(transition), reward, name=f"dirichlet S{states} A{actions} H{horizon}")
 
 
