@@ -117,9 +117,9 @@ class Collector:
         next_obs = self._seen(arrays[0])
         env_rew = torch.as_tensor(arrays[1], dtype=torch.float64).reshape(shape)
         term, trunc = (torch.as_tensor(flag).reshape(shape) for flag in arrays[2:])
-        self._returns = self._returns + env_rew
-        returns = self._returns
-        term, trunc, paid = (each.to(buffer.device) for each in (term, trunc, env_rew.to(buffer.dtype)))
+        paid = env_rew.to(buffer.device, buffer.dtype)
+        returns = self._returns = self._returns + paid.to("cpu", torch.float64)
+        term, trunc = term.to(buffer.device), trunc.to(buffer.device)
         rew = paid if reward is None else reward(obs, act).detach()
         buffer.add(obs, act, rew, next_obs, term, trunc, env_rew=paid)
         self._obs = next_obs
@@ -160,15 +160,17 @@ class Collector:
         order = buffer.order[-longest:]  # [longest, N]
         acts = buffer.act[:, order].to("cpu", torch.float64).transpose(1, 2).flatten(0, 1).numpy()  # [P N, longest, A]
         paid = buffer.env_rew[:, order].to("cpu", torch.float64).transpose(1, 2).flatten(0, 1)  # [P N, longest]
+        past = torch.arange(longest) >= longest - torch.as_tensor(running)[:, None]  # [P N, longest]
+        returns = torch.zeros(self.env.copies, dtype=torch.float64)
         for time in range(longest):
             late = running == longest - time
             if time and late.any():
                 self.env.restart(late, seeds[late].tolist())
             obs = self.env.step(acts[:, time])[0]
+            returns += torch.where(past[:, time], paid[:, time], 0.0)
         if not running.all():  # the others are at their beginnings
             obs = self.env.restart(running == 0, seeds[running == 0].tolist())
-        past = torch.arange(longest) >= longest - torch.as_tensor(running)[:, None]
-        self._returns = torch.where(past, paid, 0.0).sum(1).reshape(buffer.members, buffer.streams)
+        self._returns = returns.reshape(buffer.members, buffer.streams)
         expected = buffer.next_obs[:, order[-1]]
         wrong = (self._seen(obs) != expected).any(-1).flatten().cpu().numpy() & (running > 0)
         if wrong.any():

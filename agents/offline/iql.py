@@ -17,6 +17,7 @@ Deviations:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -92,6 +93,7 @@ class IQL(nn.Module):
     temperature: Tensor
     max_weight: Tensor
     target_rate: Tensor
+    reward_scale: Tensor
 
     def __init__(self, spec: Spec, members: Members[IQLConfig]) -> None:
         super().__init__()
@@ -100,6 +102,7 @@ class IQL(nn.Module):
         self.register_buffer("keys", members.keys)
         for name in ("gamma", "expectile", "temperature", "max_weight", "target_rate"):
             self.register_buffer(name, members.column(name))
+        self.register_buffer("reward_scale", members.column("gamma").new_ones(len(members), 1))  # of the data's rewards
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
         sizes = (spec.obs_size + spec.act_size, *config.hidden, 1)
         q_keys = rng.fold(members.keys, "q")
@@ -142,7 +145,13 @@ class IQL(nn.Module):
         returns = source.rew.new_zeros(*source.rew.shape[:-1], len(length)).index_add_(-1, episode, source.rew)
         span = returns.amax(-1, keepdim=True) - returns.amin(-1, keepdim=True)  # [1] or [P, 1]
         flat = span <= 1e-6 * returns.abs().amax(-1, keepdim=True)  # returns that are all the same give no scale
-        return source.with_reward(source.rew * torch.where(flat, 1.0, int(length.max()) / span))
+        scale = torch.where(flat, 1.0, int(length.max()) / span)
+        self.reward_scale.copy_(scale.expand(len(self.keys), 1))
+        return source.with_reward(source.rew * scale)
+
+    def as_prepared(self, batch: Transitions) -> Transitions:
+        """Transitions from elsewhere, with rewards on the scale of the data that were prepared last."""
+        return dataclasses.replace(batch, rew=batch.rew * self.reward_scale)
 
     def wants(self) -> Wants:
         """Transitions."""
