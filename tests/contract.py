@@ -43,6 +43,10 @@ SMALL: Mapping[str, Any] = {
     "actor_decay": 40,
     "width": 6,
     "layers": 1,
+    "heads": 1,
+    "reward_width": 6,
+    "reward_heads": 1,
+    "decay_updates": 40,
     "encoder_heads": 1,
     "policy_heads": 1,
     "context": 3,
@@ -319,7 +323,7 @@ def check_swap(case: Case) -> None:
     ours = dataclasses.replace(preferences, label=label)
     theirs = dataclasses.replace(preferences, label=1.0 - label, pairs=swapped)
     # Dropout draws by position in the batch, and positions are what is swapped.
-    calm = {"dropout": 0.0} if hasattr(case.small(), "dropout") else {}
+    calm = {name: 0.0 for name in ("dropout", "reward_dropout") if hasattr(case.small(), name)}
     members = sweep(case.small(**calm), [0], dtype=torch.float64)
     one, _ = case.train(members, data=(dataset, ours))
     two, _ = case.train(members, data=(dataset, theirs))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,10 @@ class SegmentReward(RewardLearner, Judge, Protocol):
     """What a first stage learns: a reward that is fitted to preferences between segments."""
 
 
-class RewardThenIQL(nn.Module):
+R = TypeVar("R", bound=SegmentReward)
+
+
+class RewardThenIQL(nn.Module, Generic[R]):
     """Stacked learners that fit a reward to preferences first, and let IQL learn from it then.
 
     Attributes:
@@ -112,7 +115,7 @@ class RewardThenIQL(nn.Module):
 
     name: ClassVar[str]
 
-    def __init__(self, spec: Spec, members: Members[Any], model: SegmentReward) -> None:
+    def __init__(self, spec: Spec, members: Members[Any], model: R) -> None:
         """``members`` are IQL's, with ``reward_updates`` beside."""
         super().__init__()
         self.config = members.shared
@@ -171,7 +174,7 @@ class RewardThenIQL(nn.Module):
         return self.model.update(batch) if self.updates < self.config.reward_updates else self.iql.update(batch)
 
 
-class PIQL(RewardThenIQL):
+class PIQL(RewardThenIQL[RewardModel]):
     """Stacked P-IQL."""
 
     name = "p_iql"
