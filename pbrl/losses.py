@@ -71,6 +71,16 @@ def contrastive(first: Tensor, second: Tensor, label: Tensor, bias: Tensor | flo
     return label * F.softplus(bias * first - second) + (1.0 - label) * F.softplus(bias * second - first)
 
 
+def triplet(first: Tensor, second: Tensor, label: Tensor, margin: Tensor | float) -> Tensor:
+    """max(0, d+ - d- + margin), elementwise (Schroff, Kalenichenko & Philbin 2015, with distances not squared).
+
+    first and second are the distances of two segments from what is wanted; the second is preferred with probability
+    ``label``. The margin shrinks to 0 at a tie, where the loss is half the difference of the distances.
+    """
+    margin = margin * (2.0 * label - 1.0).abs()
+    return label * F.relu(second - first + margin) + (1.0 - label) * F.relu(first - second + margin)
+
+
 def accuracy(difference: Tensor, label: Tensor) -> Tensor:
     """Share of decisive pairs (label not 0.5) that score(second) - score(first) ranks as labelled: [P, B] -> [P].
 
@@ -112,3 +122,10 @@ def ppo_clip(ratio: Tensor, advantage: Tensor, clip: Tensor | float) -> Tensor:
     """-min(ratio A, clip(ratio, 1 - c, 1 + c) A), elementwise (Schulman et al. 2017, equation 7, turned to a loss)."""
     clip = torch.as_tensor(clip, dtype=ratio.dtype, device=ratio.device)
     return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def gaussian_kl(mean: Tensor, log_var: Tensor, prior_mean: Tensor, prior_log_var: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_var)) || N(prior_mean, exp(prior_log_var))) in nats, summed over the last axis."""
+    ratio = torch.exp(log_var - prior_log_var)
+    distance = (mean - prior_mean).square() * torch.exp(-prior_log_var)
+    return 0.5 * (ratio + distance - 1.0 - (log_var - prior_log_var)).sum(-1)

@@ -41,9 +41,8 @@ from torch import Tensor, nn
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
-from pbrl.data import Dataset
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
-from pbrl.data.windows import Windows
+from pbrl.data.windows import Compared, Windows, halves, returns_ahead
 from pbrl.errors import InputError
 from pbrl.heads import Deterministic
 from pbrl.members import Members, check_range, shared
@@ -62,6 +61,8 @@ class OPPOConfig:
     """Learning rate of both networks."""
     star_lr: float = 1e-3
     """Learning rate of the optimal context z*."""
+    star_deviation: float = 2.0
+    """Deviation of the normal numbers that z* begins with; other contexts are of length 1."""
     weight_decay: float = 1e-4
     """Rate of AdamW's weight decay, of z* too."""
     clip: float = 0.25
@@ -108,6 +109,7 @@ class OPPOConfig:
             check_range(self, name, 0.0, open_low=True)
         for name in ("weight_decay", "preference_weight", "norm_weight", "margin", "state_weight", "state_noise"):
             check_range(self, name, 0.0)
+        check_range(self, "star_deviation", 0.0)
         check_range(self, "dropout", 0.0, 0.99)
         for name in ("foresight", "warmup"):
             check_range(self, name, 0)
@@ -145,7 +147,7 @@ class OPPO(nn.Module):
         self.encoder = StackedSegmentEncoder(rng.fold(members.keys, "encoder"), *sizes, encoder)
         self.policy = StackedSequencePolicy(rng.fold(members.keys, "policy"), *sizes, policy)
         drawn = rng.normal(rng.fold(members.keys, "star"), 1, config.code_size, dtype=members.dtype)
-        self.star = nn.Parameter(2.0 * drawn)  # [P, 1, Z]
+        self.star = nn.Parameter(members.column("star_deviation").reshape(-1, 1, 1) * drawn)  # [P, 1, Z]
         rates, clip, decay = (members.column(name) for name in ("lr", "clip", "weight_decay"))
         self.encoder_adam = Adam(self.encoder.parameters(), rates, clip=clip, weight_decay=decay)
         self.policy_adam = Adam(self.policy.parameters(), rates, clip=clip, weight_decay=decay)
@@ -170,7 +172,7 @@ class OPPO(nn.Module):
             return source
         if source.dataset is None or source.rew is None:
             raise InputError("unlimited labels (foresight above 0) come from rewards, expected a data set")
-        return source.with_reward(foreseen(source.rew, source.dataset, self.config.foresight))
+        return source.with_reward(returns_ahead(source.rew, source.dataset, self.config.foresight))
 
     def wants(self) -> Wants:
         """Windows and labelled pairs; with ``foresight``, windows to make the pairs of."""
@@ -249,52 +251,23 @@ class OPPO(nn.Module):
         norm = length_penalty(code, self.config.norm)
         apart = code.unflatten(1, (-1, 2))  # [P, B, 2, Z]
         star, margin = self.star.unsqueeze(2), self.margin[:, None]
-        prefer, move = (
-            triplet(*ends, pairs.label, margin).mean(1) for ends in ((star.detach(), apart), (star, apart.detach()))
-        )
+        held, moved = length(star.detach() - apart), length(star - apart.detach())  # [P, B, 2], from z* to each segment
+        prefer, move = (losses.triplet(far[..., 0], far[..., 1], pairs.label, margin).mean(1) for far in (held, moved))
         # Twice: the authors add the losses of both segments.
         loss = 2.0 * match + 2.0 * self.norm_weight * norm + self.preference_weight * prefer
-        gap = length(star - apart).detach()
         found = {
             "loss_pairs": match.detach(),
             "loss_norm": norm.detach(),
             "loss_preference": prefer.detach(),
-            "accuracy": losses.accuracy(gap[..., 0] - gap[..., 1], pairs.label),
+            "accuracy": losses.accuracy((held[..., 0] - held[..., 1]).detach(), pairs.label),
         }
         return loss + move, found
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Compared segments: obs [P, B, 2, T, O], act [P, B, 2, T, A], present [P, B, 2, T] bool, label [P, B]."""
-
-    obs: Tensor
-    act: Tensor
-    present: Tensor
-    label: Tensor
 
 
 def stored(pairs: LabelledPairs) -> Compared:
     """Stored pairs, whose segments have no padding."""
     present = torch.ones(pairs.obs.shape[:-1], dtype=torch.bool, device=pairs.obs.device)
     return Compared(pairs.obs, pairs.act, present, pairs.label)
-
-
-def halves(windows: Windows) -> Compared:
-    """The first half of a batch of windows against the second, labelled by the reward at each one's first step."""
-    obs, act, present = (x.unflatten(1, (2, -1)).transpose(1, 2) for x in (windows.obs, windows.act, windows.present))
-    assert windows.rew is not None  # ``prepare`` has seen to it
-    begin = (~windows.present).sum(-1, keepdim=True)  # [P, 2 B, 1]
-    first, second = windows.rew.gather(-1, begin).squeeze(-1).chunk(2, dim=1)
-    return Compared(obs, act, present, 0.5 + 0.5 * torch.sign(second - first))
-
-
-def foreseen(rew: Tensor, dataset: Dataset, steps: int) -> Tensor:
-    """The sum of rewards from each row on, over ``steps`` steps or until the episode ends: rew [..., N] -> [..., N]."""
-    total = torch.cat([rew.new_zeros(*rew.shape[:-1], 1, dtype=torch.float64), rew.double().cumsum(-1)], dim=-1)
-    row = torch.arange(len(dataset), device=rew.device)
-    end = (dataset.start + dataset.lengths).repeat_interleave(dataset.lengths).to(rew.device)
-    return (total[..., torch.minimum(row + steps, end)] - total[..., row]).to(rew.dtype)
 
 
 def mean_error(guess: Tensor, target: Tensor, present: Tensor) -> Tensor:
@@ -313,15 +286,3 @@ def length_penalty(code: Tensor, norm: Literal["square", "hinge"]) -> Tensor:
     """L_norm: codes [P, M, Z] -> [P]."""
     excess = length(code) - 1.0
     return (excess.square() if norm == "square" else excess.clamp(min=0.0)).mean(1)
-
-
-def triplet(star: Tensor, codes: Tensor, label: Tensor, margin: Tensor) -> Tensor:
-    """L_pref of pairs: star [P, 1, 1, Z], codes [P, B, 2, Z], label [P, B], margin [P, 1] -> [P, B].
-
-    max(0, |z* - z+| - |z* - z-| + margin), the second being preferred with probability ``label``. The margin shrinks to
-    0 at a tie, where the loss is half the difference of the distances.
-    """
-    first, second = length(star - codes).unbind(-1)
-    wanted = margin * (2.0 * label - 1.0).abs()
-    nearer = (second - first + wanted).clamp(min=0.0), (first - second + wanted).clamp(min=0.0)
-    return label * nearer[0] + (1.0 - label) * nearer[1]

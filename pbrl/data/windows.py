@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .dataset import Dataset
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -55,3 +57,37 @@ class Histories:
             rew = rew[row] if rew.dim() == 1 else rew.gather(1, row.flatten(1)).reshape(row.shape)
             rew = rew * present
         return Windows(obs, act, present, rew)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Segments that were compared, with padding.
+
+    Attributes:
+        obs: [P, B, 2, T, O].
+        act: [P, B, 2, T, A].
+        present: [P, B, 2, T] bool, False where padded.
+        label: [P, B] probability that the second is preferred.
+    """
+
+    obs: Tensor
+    act: Tensor
+    present: Tensor
+    label: Tensor
+
+
+def halves(windows: Windows) -> Compared:
+    """The first half of a batch against the second: preferred is what has the larger ``rew`` at its first step."""
+    obs, act, present = (x.unflatten(1, (2, -1)).transpose(1, 2) for x in (windows.obs, windows.act, windows.present))
+    assert windows.rew is not None  # whoever compares by reward has asked for a data set
+    begin = (~windows.present).sum(-1, keepdim=True)  # [P, 2 B, 1]
+    first, second = windows.rew.gather(-1, begin).squeeze(-1).chunk(2, dim=1)
+    return Compared(obs, act, present, 0.5 + 0.5 * torch.sign(second - first))
+
+
+def returns_ahead(rew: Tensor, dataset: Dataset, steps: int) -> Tensor:
+    """Sums of rewards from each row on, over ``steps`` steps or to the episode's end: rew [..., N] -> [..., N]."""
+    total = torch.cat([rew.new_zeros(*rew.shape[:-1], 1, dtype=torch.float64), rew.double().cumsum(-1)], dim=-1)
+    row = torch.arange(len(dataset), device=rew.device)
+    end = (dataset.start + dataset.lengths).repeat_interleave(dataset.lengths).to(rew.device)
+    return (total[..., torch.minimum(row + steps, end)] - total[..., row]).to(rew.dtype)
