@@ -44,7 +44,7 @@ class Task:
         steps: transitions asked for.
         segment_length: steps per segment.
         episodes: per evaluation.
-        noisy: whether labels with faults are a part of its design.
+        thorough: whether all budgets, and labels with faults, are a part of its design, or every other budget alone.
         folder: of a finished behaviour run, inside the folder that ``--behaviour`` names; "": none is needed.
     """
 
@@ -54,12 +54,12 @@ class Task:
     steps: int
     segment_length: int
     episodes: int
-    noisy: bool = True
+    thorough: bool = True
     folder: str = ""
 
 
-def _locomotion(name: str, env: str, tier: str, *, noisy: bool) -> Task:
-    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, 5, noisy, folder=name)
+def _locomotion(name: str, env: str, tier: str, episodes: int, *, thorough: bool) -> Task:
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, episodes, thorough, folder=name)
 
 
 TASKS: dict[str, Task] = {
@@ -67,10 +67,10 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("local/pointmass/mixed-v1", "PointMass-v0", "mixed", 20_000, 10, 20),
         Task("local/reacher/mixed-v1", "Reacher-v5", "mixed", 20_000, 10, 20),
-        _locomotion("hopper", "Hopper-v5", "medium-expert", noisy=True),
-        _locomotion("hopper", "Hopper-v5", "medium-replay", noisy=False),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", noisy=True),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", noisy=False),
+        _locomotion("hopper", "Hopper-v5", "medium-expert", 5, thorough=True),
+        _locomotion("hopper", "Hopper-v5", "medium-replay", 5, thorough=False),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", 3, thorough=True),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", 3, thorough=False),
     )
 }
 QUICK_TASKS = ("local/pointmass/mixed-v1", "local/reacher/mixed-v1")
@@ -160,11 +160,12 @@ GRIDS: dict[str, list[dict[str, float]]] = {
 
 
 def conditions(agent: str, task: Task, scale: Scale) -> list[Condition]:
-    """What the members of a stack learn from: all labels and budgets without faults, and faults at one budget."""
+    """What the members of a stack learn from: labels of both kinds without faults, and faults at one budget."""
     if agent in UNLABELLED:
         return [Condition(UNLABELLED[agent])]
-    found = [Condition(labels, budget) for labels in LABELS for budget in scale.budgets]
-    if task.noisy and scale.noisy_budget:
+    budgets = scale.budgets if task.thorough else scale.budgets[1::2] or scale.budgets
+    found = [Condition(labels, budget) for labels in LABELS for budget in budgets]
+    if task.thorough and scale.noisy_budget:
         faults = NOISES[1:]
         found += [Condition(labels, scale.noisy_budget, noise) for labels in LABELS for noise in faults]
     return found
@@ -182,7 +183,7 @@ def agent_config(name: str, scale: Scale, choice: Mapping[str, Any]) -> Any:
         wanted |= {"batch_size": scale.batch_pairs, "bc_updates": half}
         wanted |= {} if name == "sft" else {"warmup": scale.updates // 60}
     elif name == "ipl":
-        wanted |= {"batch_size": scale.batch_pairs, "replay_batch_size": scale.transitions}
+        wanted |= {"batch_size": scale.batch_pairs // 2, "replay_batch_size": scale.transitions}
     elif name == "oppo":
         wanted = {"lr": 1e-3, "width": scale.hidden // 2, "layers": 1, "context": 10, "normalize_obs": True}
         wanted |= {"batch_size": scale.batch_pairs // 2, "warmup": scale.updates // 60, "star_lr": 1e-2}
@@ -193,6 +194,9 @@ def agent_config(name: str, scale: Scale, choice: Mapping[str, Any]) -> Any:
     if name == "p_iql":
         wanted |= {"actor_decay": scale.updates - third, "reward_lr": 1e-3, "reward_hidden": widths}
         wanted |= {"reward_updates": third, "reward_ensemble": 1, "reward_batch_size": scale.batch_pairs}
+    if name == "pt_iql":
+        wanted |= {"actor_decay": scale.updates - third, "reward_updates": third, "reward_width": scale.hidden // 2}
+        wanted |= {"reward_heads": 2, "reward_batch_size": scale.batch_pairs, "relabel_stride": 10}
     return algorithm.config(**{**wanted, **choice})
 
 

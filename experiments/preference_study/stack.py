@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ import agents
 import envs
 from pbrl import environment, evaluation, loops, statistics
 from pbrl.agent import Agent
-from pbrl.data.files import replacing
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members
 from pbrl.memory import Remembering
 
+from .. import kept
 from ..held_out import difference
 from ..reports.rows import GAPS
 from .questions import Questions, ask, own_pairs
@@ -73,17 +72,13 @@ class Plan:
         places, _, seeds = zip(*self.members)
         return Members(tuple(configs[place] for place in places), tuple(seeds))
 
-    def description(self) -> dict[str, Any]:
-        """All that decides the outcome but the code and the data, as JSON has it."""
+    def description(self, rows: str) -> dict[str, Any]:
+        """All that decides the outcome but the code, as JSON has it; ``rows`` is the fingerprint of the data."""
         configs = [dataclasses.asdict(agent_config(self.agent, self.scale, choice)) for choice in self.settings]
-        content = {
-            "agent": self.agent,
-            "task": dataclasses.asdict(self.task),
-            "scale": dataclasses.asdict(self.scale),
-            "configs": configs,
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(content))
-        return plain
+        task, scale = dataclasses.asdict(self.task), dataclasses.asdict(self.scale)
+        members = [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in self.members]
+        own = {"agent": self.agent, "configs": configs, "members": members}
+        return kept.plain({**own, "task": task, "scale": scale, "rows": rows})
 
 
 def plan(agent: str, task: Task, scale: Scale, *, search: bool) -> Plan:
@@ -96,30 +91,20 @@ def path_of(one: Plan, folder: Path) -> Path:
     return folder / "stacks" / f"{one.name}.json"
 
 
-def finished(one: Plan, folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What an earlier call left behind, if it did the same on the same rows of data.
+def finished(one: Plan, folder: Path, rows: str) -> dict[str, Any] | None:
+    """What an earlier call left behind, if it did the same on the same rows of data (a fingerprint).
 
     Raises:
         InputError: the file is damaged.
     """
-    path = path_of(one, folder)
-    if not path.is_file():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        same = (found["description"], found["data"]["rows"]) == (one.description(), fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged, expected the results of a stack; remove it to train it anew") from None
-    return found if same else None
+    return kept.find(path_of(one, folder), one.description(rows))
 
 
 def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Plan], folder: Path) -> str:
     """Train the stack of this name and write its file; ``tick(seconds, mean score)`` at the end."""
     one = plans[name]
     result = train(one, ask(one.task, one.scale, folder))
-    path = path_of(one, folder)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    kept.save(path_of(one, folder), result)
     last = np.asarray(result["returns"], dtype=np.float64)[:, -1]
     tick(result["seconds"], float(np.nanmean(evaluation.normalise(last, result["reference"]))))
     return name
@@ -151,7 +136,7 @@ def train(one: Plan, asked: Questions) -> dict[str, Any]:
         env.close()
     machine = environment.describe()
     return {
-        "description": one.description(),
+        "description": one.description(asked.dataset.fingerprint),
         "settings": [dict(choice) for choice in one.settings],
         "members": [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in rows],
         "updates": updates,

@@ -122,7 +122,11 @@ def _labels(study: Study) -> str:
             told.setdefault(order(*pair), []).append(agent)
     texts = {"above": "higher with regret labels", "below": "higher with partial-return labels"}
     texts["level"] = "not told apart by the kind of labels"
-    return f"Over all tasks, scores with {study.budgets[-1]} labels are {_sides(told, texts)}." if told else ""
+    return (
+        f"Over the tasks with all budgets, scores with {study.budgets[-1]} labels are {_sides(told, texts)}."
+        if told
+        else ""
+    )
 
 
 def _budgets(study: Study) -> str:
@@ -139,7 +143,11 @@ def _budgets(study: Study) -> str:
                 change = "" if side == "level" else f", {pair[1].point:.0f} to {pair[0].point:.0f}"
                 told.setdefault(side, []).append(f"{agent} ({what}{change})")
     texts = {"above": "higher", "below": "lower", "level": "not told apart"}
-    return f"Over all tasks, scores with {most} labels instead of {few} are {_sides(told, texts)}." if told else ""
+    return (
+        f"Over the tasks with all budgets, scores with {most} labels instead of {few} are {_sides(told, texts)}."
+        if told
+        else ""
+    )
 
 
 def _faults(study: Study) -> str:

@@ -39,6 +39,11 @@ class Study:
         return list(dict.fromkeys(row["dataset"] for row in self.members))
 
     @property
+    def thorough(self) -> list[str]:
+        """The data sets that have all budgets."""
+        return [name for name in self.datasets if all(self.of(dataset=name, budget=budget) for budget in self.budgets)]
+
+    @property
     def labels(self) -> list[str]:
         """The labelers, in order of appearance."""
         return list(dict.fromkeys(row["labels"] for row in self.members if row["labels"] not in UNLABELLED))

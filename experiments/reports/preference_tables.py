@@ -44,7 +44,7 @@ def budget_table(study: Study) -> Table:
     """
     noisy = [name for name in study.noises if name != "none"]
     at = sorted({int(row["budget"]) for row in study.members if row["noise"] in noisy})
-    tasks = [name for name in study.datasets if study.of(dataset=name, noise=noisy[0])] if noisy else []
+    tasks = [name for name in study.thorough if study.of(dataset=name, noise=noisy[0])] if noisy else []
     header = ["agent", "labels", *(f"{budget} pairs" for budget in study.budgets)]
     faults = ("no faults*", *(f"{_NOISE[name]}*" for name in noisy))
     header += [f"{at[0]} pairs, {what}" for what in faults] if at else []
@@ -66,13 +66,13 @@ def budget_table(study: Study) -> Table:
                     for name in ("none", *noisy)
                 ]
             lines.append((agent, words(labels), *cells))
-    where = f" *Over {', '.join(map(short, tasks))} alone." if tasks else ""
+    where = f" *Over {', '.join(map(short, tasks))} alone." if tasks not in ([], study.thorough) else ""
     return Table(
         header=tuple(header),
         rows=tuple(lines),
         words=2,
-        caption=f"Interquartile mean over {len(study.datasets)} tasks and {_seeds(study)} seeds of the score after the "
-        f"last update [95 % interval of a bootstrap within tasks].{where}",
+        caption=f"Interquartile mean over {len(study.thorough)} tasks ({', '.join(map(short, study.thorough))}) and "
+        f"{_seeds(study)} seeds of the score after the last update [95 % interval of a bootstrap within tasks].{where}",
     )
 
 
@@ -100,8 +100,8 @@ def accuracy_table(study: Study) -> Table:
 
 
 def over_tasks(study: Study, agent: str, tasks: list[str] | None = None, **wanted: object) -> Interval:
-    """IQM over seeds and tasks, and its interval; NaN where nothing is found or a member diverged."""
-    columns = [study.scores(agent=agent, dataset=name, **wanted) for name in tasks or study.datasets]
+    """IQM over seeds and tasks (by default those with all budgets), and its interval; NaN where a member diverged."""
+    columns = [study.scores(agent=agent, dataset=name, **wanted) for name in tasks or study.thorough]
     columns = [column for column in columns if column]
     if not columns or len({len(column) for column in columns}) > 1:
         return Interval(math.nan, math.nan, math.nan)

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .. import rng
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from .preferences import Pairs
@@ -37,11 +38,33 @@ def blocks(segments: Segments) -> Tensor:
     return _components(segment.flatten(), ids.flatten(), len(ids))
 
 
-def split_groups(pairs: Pairs, target: int, key: Tensor) -> Tensor:
-    """[N] bool, held out: whole groups of pairs linked by shared rows, in random order, up to ``target`` pairs."""
+def groups(pairs: Pairs) -> Tensor:
+    """[N] int64, the same number for pairs that are linked by shared rows, directly or through others."""
     block = blocks(pairs.segments)
     pair = torch.arange(len(pairs)).repeat(2)
-    group = _components(pair, torch.cat([block[pairs.first], block[pairs.second]]), len(pairs))  # [N]
+    return _components(pair, torch.cat([block[pairs.first], block[pairs.second]]), len(pairs))
+
+
+def folds(pairs: Pairs, count: int, key: Tensor) -> Tensor:
+    """[N] the fold of each pair: whole groups of linked pairs in random order, each into the smallest fold so far.
+
+    Raises:
+        InputError: fewer than two folds, or fewer groups than folds.
+    """
+    group = groups(pairs)
+    size = group.bincount().tolist()
+    if not 2 <= count <= len(size):
+        raise InputError(f"folds is {count}, expected 2 to {len(size)}: so many groups of pairs share no step")
+    fold, room = torch.empty(len(size), dtype=torch.int64), [0] * count
+    for chosen in rng.permutation(rng.fold(key, "folds"), len(size)).tolist():
+        fold[chosen] = smallest = room.index(min(room))
+        room[smallest] += size[chosen]
+    return fold[group]
+
+
+def split_groups(pairs: Pairs, target: int, key: Tensor) -> Tensor:
+    """[N] bool, held out: whole groups of pairs linked by shared rows, in random order, up to ``target`` pairs."""
+    group = groups(pairs)
     size = group.bincount().tolist()
     held = torch.zeros(len(size), dtype=torch.bool)
     room = target
