@@ -38,6 +38,8 @@ SMALL: Mapping[str, Any] = {
     "steps": 5,
     "environments": 3,
     "epochs": 2,
+    "queue": 4,
+    "snapshots": 2,
     "subsample": 3,
     "replay_batch_size": 6,
     "actor_decay": 40,

@@ -43,6 +43,10 @@ class Player(nn.Module):
         self.steps, self.chosen, self.updates = steps, chosen, updates
         self.rollouts: list[Rollout] = []
 
+    @property
+    def environments(self) -> int:
+        raise AssertionError("a loop plays in the copies that there are")
+
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
         return self.chosen(obs, key)
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Learner
+from pbrl.arena import Arena, Compared
 from pbrl.data import By, Dataset, Preferences, Rankings
 from pbrl.data.source import Source
+from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import Playing, offline, on_policy
 
 from .tiny_env import TinyEnv
@@ -51,4 +53,8 @@ def rankings(dataset: Dataset, preferences: Preferences) -> Rankings:
 def _on_policy(learner: Any, dataset: Dataset, dtype: torch.dtype) -> Training:
     env = TinyEnv.like(dataset, len(learner.keys) * learner.environments)
     playing = Playing(env, learner.keys, dtype=dtype)
-    return Training(lambda updates, every: on_policy(learner, playing, updates, every=every), playing)
+    if not isinstance(learner, Compared):
+        return Training(lambda updates, every: on_policy(learner, playing, updates, every=every), playing)
+    arena = Arena(partial_return_labeler(), learner, env.spec)
+    both = nn.ModuleDict({"playing": playing, "arena": arena})
+    return Training(lambda updates, every: on_policy(learner, playing, updates, every=every, prepare=arena), both)

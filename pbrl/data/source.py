@@ -62,13 +62,17 @@ class RankedLists:
 
 
 class Batch(TypedDict, total=False):
-    """What one update gets: the kinds that it wanted."""
+    """What one update gets: the kinds that it wanted.
+
+    ``wins`` [P, N] comes with a rollout that was compared: how often each copy's trajectory is preferred to others.
+    """
 
     transitions: Transitions
     pairs: LabelledPairs
     windows: Windows
     rankings: RankedLists
     rollout: Rollout
+    wins: Tensor
 
 
 _TOGETHER = 16

@@ -21,6 +21,11 @@ from ..vector_env import RestartableEnv
 class OnPolicy(Learner, Protocol):
     """A learner that learns from its own rollouts: it ``wants`` {"rollout": steps}."""
 
+    @property
+    def environments(self) -> int:
+        """N, copies of the environment per member."""
+        ...
+
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
         """obs [P, N, O] -> actions [P, N, A] of the present policy, drawn with keys [P] and not yet clipped."""
 
