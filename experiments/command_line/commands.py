@@ -53,6 +53,7 @@ BENCHES = {
         "preference_study.study:preferences",
         "which preference method to pick: the same labels and seeds for all",
     ),
+    "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...
 

@@ -1,0 +1,56 @@
+"""The table of agreement with human answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pbrl.statistics import Interval, wilson
+
+from .page import Table
+from .rows import Row, number, numeric, read_rows, whole
+from .score_tables import words
+
+KEYS = ("dataset", "agent", "learned_from", "judged_by", "seed")
+
+
+def read_human(path: Path) -> list[Row]:
+    """The rows of ``human_labels.csv``: one per data set, agent, kind of answers learned from, judge and seed."""
+    numbers = ("agreements", "agreement", "low", "high", "return")
+    rows = read_rows(path, (*KEYS, *numbers, "decisive", "pairs", "folds"))
+    return numeric(path, rows, numbers, counts=("decisive", "pairs", "folds"))
+
+
+def pooled(rows: Sequence[Row]) -> Interval:
+    """The mean share over seeds, with Wilson's interval for as many answers as there are: seeds add none."""
+    return wilson(float(np.mean([number(row, "agreements") for row in rows])), whole(rows[0], "decisive"))
+
+
+def agreement_table(rows: Sequence[Row]) -> Table:
+    """A line per data set, agent and kind of answers learned from: agreement with people and with the script."""
+    lines = []
+    keys = dict.fromkeys((row["dataset"], row["agent"], row["learned_from"]) for row in rows)
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    for dataset, agent, who in sorted(keys, key=lambda key: datasets.index(key[0])):
+        mine = [row for row in rows if (row["dataset"], row["agent"], row["learned_from"]) == (dataset, agent, who)]
+        by = {judge: [row for row in mine if row["judged_by"] == judge] for judge in ("human", "script")}
+        cells = [_share(pooled(found)) if found else "-" for found in by.values()]
+        paid = [number(row, "return") for row in by["human"] if row["return"]]
+        name = "the return itself" if who == "-" else words(agent)
+        lines.append((dataset.removesuffix("-v2"), name, who, *cells, f"{np.mean(paid):.0f}" if paid else "-"))
+    seeds = len({row["seed"] for row in rows if row["seed"]})
+    first = rows[0]
+    return Table(
+        header=("data set", "agent", "learned from", "sides with people", "sides with the script", "return"),
+        rows=tuple(lines),
+        words=3,
+        caption=f"Share of decisive answers to held-out pairs ({first['folds']} folds of {first['pairs']} pairs that "
+        f"share no step) [95 % Wilson interval for one answer per pair], mean over {seeds} seeds. The script answers by "
+        "return. Return: mean in Gymnasium's v4 task of those that act, a report and no measure of agreement.",
+    )
+
+
+def _share(found: Interval) -> str:
+    return f"{100 * found.point:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
