@@ -145,6 +145,16 @@ def test_stages_are_shortened_only_where_nobody_set_them() -> None:
     assert (request.shared["bc_updates"], request.shared["warmup"], said) == (200_000, 10_000, [])
 
 
+def test_a_warm_up_that_would_take_the_whole_run_is_shortened() -> None:
+    algorithm = agents.find("oppo")  # of one stage
+    request, said = fitted(parse(algorithm, ["--updates", "1000"]))
+    assert request.shared["warmup"] == 400
+    assert "--warmup 400 (the paper's 10000)" in said[0]
+    for words in (["--updates", "1000", "--warmup", "5000"], ["--updates", "20000"]):
+        request, said = fitted(parse(algorithm, words))
+        assert (request.shared["warmup"], said) == (5000 if "--warmup" in words else 10_000, [])
+
+
 @pytest.mark.parametrize("name", agents.names())
 def test_the_fields_of_stages_are_the_boundaries(name: str) -> None:
     """By which the command line knows what must fit into a run."""
@@ -167,7 +177,14 @@ def test_a_field_that_happens_to_equal_a_stage_is_left_alone() -> None:
 def test_any_agent_trains_with_few_updates(name: str, tmp_path: Path) -> None:
     data = point_mass(tmp_path)
     fields = {field.name: field for field in dataclasses.fields(agents.find(name).config)}
-    small = {"hidden": "8", "reward_hidden": "8", "batch_size": "4", "reward_batch_size": "4"}
+    small = {
+        "hidden": "8",
+        "reward_hidden": "8",
+        "batch_size": "4",
+        "reward_batch_size": "4",
+        "width": "8",
+        "layers": "1",
+    }
     words = [f"--{key.replace('_', '-')}={value}" for key, value in small.items() if key in fields]
     assert all(is_shared(fields[key]) for key in small if key in fields)
     words += PAIRS if agents.find(name).family == "preference" else []

@@ -99,16 +99,18 @@ def machine(options: MachineOptions, updates: int) -> Machine:
 def fitted(request: Request) -> tuple[Request, list[str]]:
     """The request with stages that fit into its updates, and sentences about what was shortened.
 
-    The papers' schedules are for runs of up to a million updates. Where the first stages would take all updates, every
-    count of a schedule that was not given on the command line is scaled down alike.
+    The papers' schedules are for runs of up to a million updates. Where the first stages (or the warm-up of an agent of
+    one stage) would take all updates, every count of a schedule that was not given on the command line is scaled down
+    alike.
     """
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
     counts, stages = schedule_fields(algorithm.config, "stage", "warmup"), schedule_fields(algorithm.config, "stage")
-    last = max((shared[name] for name in stages), default=0)
+    decisive = stages or counts
+    last = max((shared[name] for name in decisive), default=0)
     free = [name for name in counts if name not in request.given]
     updates = request.options.run.updates
-    if last < updates or not all(name in free for name in stages):
+    if last < updates or not all(name in free for name in decisive):
         return request, []
     factor = _FIRST_STAGES * updates / last
     said = []
