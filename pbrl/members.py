@@ -22,14 +22,14 @@ from .errors import InputError
 C = TypeVar("C")
 C_co = TypeVar("C_co", covariant=True)
 
-Schedule = Literal["stage", "warmup"]
+Schedule = Literal["stage", "warmup", "run"]
 
 
 def shared(default: Any, *, schedule: Schedule | None = None) -> Any:
     """A config field with one value for the whole stack.
 
-    ``schedule`` marks a count of updates that must suit the length of the run: "stage", at which a new stage begins, or
-    "warmup", which is part of one.
+    ``schedule`` marks a count of updates that must suit the length of the run: "stage", at which a new stage begins,
+    "warmup", which is part of one, or "run", which is a whole run.
     """
     return dataclasses.field(default=default, metadata={"shared": True, "schedule": schedule})
 

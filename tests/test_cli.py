@@ -155,6 +155,18 @@ def test_a_warm_up_that_would_take_the_whole_run_is_shortened() -> None:
         assert (request.shared["warmup"], said) == (5000 if "--warmup" in words else 10_000, [])
 
 
+def test_a_schedule_of_the_whole_run_ends_with_a_shorter_one() -> None:
+    algorithm = agents.find("preference_transformer")
+    for words, expected in (
+        (["--updates", "1000"], 1000),
+        (["--updates", "20000"], 10_000),
+        (["--updates", "1000", "--decay-updates", "500"], 500),
+    ):
+        request, said = fitted(parse(algorithm, words))
+        assert request.shared["decay_updates"] == expected
+        assert ("--decay-updates 1000 (the paper's 10000)" in "".join(said)) == (expected == 1000)
+
+
 @pytest.mark.parametrize("name", agents.names())
 def test_the_fields_of_stages_are_the_boundaries(name: str) -> None:
     """By which the command line knows what must fit into a run."""

@@ -67,7 +67,7 @@ class PreferenceTransformerConfig:
     """What a segment's score is: the mean or the sum over its steps."""
     preference_attention: bool = shared(True)
     """Whether steps are weighed by an attention over the whole segment."""
-    decay_updates: int = shared(10_000, schedule="warmup")
+    decay_updates: int = shared(10_000, schedule="run")
     """Updates over which the learning rate rises (the first tenth) and falls again."""
     longest: int = shared(100)
     """Most steps that a segment may have."""

@@ -101,7 +101,7 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
 
     The papers' schedules are for runs of up to a million updates. Where the first stages (or the warm-up of an agent of
     one stage) would take all updates, every count of a schedule that was not given on the command line is scaled down
-    alike.
+    alike. Schedules of a whole run end with a shorter one.
     """
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
@@ -110,17 +110,18 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
     last = max((shared[name] for name in decisive), default=0)
     free = [name for name in counts if name not in request.given]
     updates = request.options.run.updates
-    if last < updates or not all(name in free for name in decisive):
-        return request, []
-    factor = _FIRST_STAGES * updates / last
+    fit = last < updates or not all(name in free for name in decisive)
+    factor = 1.0 if fit else _FIRST_STAGES * updates / last
+    wanted = {name: max(1, round(shared[name] * factor)) if shared[name] else 0 for name in free}
+    whole = [name for name in schedule_fields(algorithm.config, "run") if name not in request.given]
+    wanted |= {name: min(shared[name], updates) for name in whole}
     said = []
-    for name in free:
-        shorter = max(1, round(shared[name] * factor)) if shared[name] else 0
+    for name, shorter in wanted.items():
         if shorter != shared[name]:
             said.append(f"{option(name)} {shorter} (the paper's {shared[name]})")
             shared[name] = shorter
     sentence = f"stages are shortened to fit into {updates} updates: {', '.join(said)}"
-    return dataclasses.replace(request, shared=shared), [sentence]
+    return (dataclasses.replace(request, shared=shared), [sentence]) if said else (request, [])
 
 
 def populate(request: Request, labels: Sequence[str], on: Machine) -> Population:
