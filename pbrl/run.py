@@ -29,9 +29,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from . import checkpoint
 from .agent import Learner
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Restorable
 from .data.files import replacing, unwritable
 from .environment import describe
 from .errors import InputError
@@ -131,12 +133,17 @@ class Run:
         return _read_csv(path) if path.exists() else []
 
     def series(self, name: str) -> tuple[list[int], list[list[float]]]:
-        """A metric's counts of updates [N] and its values [P, N]."""
-        rows = [row for row in self.metrics() if row["name"] == name]
-        updates = sorted({int(row["updates"]) for row in rows})
+        """A metric's counts [N], of updates or (where learning went on online) environment steps, and values [P, N]."""
+        count, rows = progress([row for row in self.metrics() if row["name"] == name])
+        counts = sorted({int(row[count]) for row in rows})
         members = sorted({int(row["member"]) for row in rows})
-        value = {(int(row["member"]), int(row["updates"])): float(row["value"]) for row in rows}
-        return updates, [[value.get((member, update), math.nan) for update in updates] for member in members]
+        value = {(int(row["member"]), int(row[count])): float(row["value"]) for row in rows}
+        return counts, [[value.get((member, place), math.nan) for place in counts] for member in members]
+
+    @property
+    def count(self) -> str:
+        """What ``series`` counts: "updates" or "env_steps"."""
+        return progress(self.metrics())[0]
 
     @property
     def checkpoint(self) -> Path:
@@ -152,21 +159,37 @@ class Run:
         """The checkpoint; None where none is complete yet. See ``pbrl.checkpoint.find``."""
         return checkpoint.find(self.checkpoint)
 
-    def save(self, learner: Learner) -> None:
+    def save(self, learner: Learner, collected: Mapping[str, Tensor] | None = None, *, env_steps: int = 0) -> None:
         """Write the checkpoint; see ``pbrl.checkpoint.save``."""
-        checkpoint.save(self.checkpoint, learner, agent=self.config["agent"], config=self.identity)
+        checkpoint.save(
+            self.checkpoint,
+            learner,
+            agent=self.config["agent"],
+            config=self.identity,
+            collected=collected,
+            env_steps=env_steps,
+        )
 
     def load(self, learner: Learner) -> int:
         """Restore the learner; see ``pbrl.checkpoint.load``."""
         return checkpoint.load(self.checkpoint, learner, agent=self.config["agent"], config=self.identity)
 
+    def load_collected(self, whole: Restorable) -> None:
+        """Restore what was collected online; see ``pbrl.checkpoint.load_collected``."""
+        checkpoint.load_collected(self.checkpoint, whole)
+
     @contextmanager
-    def recording(self, names: Sequence[str], *, updates: int) -> Iterator[Record]:
-        """A ``Record`` that goes on after ``updates`` updates: whatever was recorded later than that is cut off.
+    def recording(
+        self, names: Sequence[str], *, updates: int, env_steps: int = 0, offline: int = 0
+    ) -> Iterator[Record]:
+        """A ``Record`` that goes on from a checkpoint: whatever was recorded later than that is cut off.
 
         Args:
             names: of the members, for TensorBoard.
             updates: of the checkpoint that training goes on from, or 0.
+            env_steps: of that checkpoint.
+            offline: updates before learning goes on online. TensorBoard's steps are updates up to there, and
+                environment steps beyond.
 
         Raises:
             InputError: the folder cannot be written, or another process is recording into it.
@@ -175,12 +198,13 @@ class Run:
 
         path = self.folder / METRICS
         with _alone(self.folder):
-            _cut(path, updates)
+            _cut(path, updates, env_steps)
             with unwritable(self.folder), path.open("a", newline="", encoding="utf-8") as file:
                 with uninterrupted():  # a thread of its own writes the events
-                    events = SummaryWriter(str(self.folder), purge_step=updates + 1)
+                    now = offline + env_steps if env_steps else updates
+                    events = SummaryWriter(str(self.folder), purge_step=now + 1)
                 try:
-                    yield Record(file, events, tuple(names))
+                    yield Record(file, events, tuple(names), offline)
                 finally:
                     with uninterrupted():
                         events.close()
@@ -193,15 +217,17 @@ class Record:
     file: Any
     events: Any
     names: tuple[str, ...]
+    offline: int = 0
 
     def __call__(self, updates: int, values: Mapping[str, Sequence[float]], *, env_steps: int = 0) -> None:
         """Add one value per member for each metric; they are on the disk when this returns."""
         with uninterrupted():
             rows = csv.writer(self.file, lineterminator="\n")
+            now = self.offline + env_steps if env_steps else updates
             for name, column in values.items():
                 for member, value in enumerate(column):
                     rows.writerow((member, updates, env_steps, name, repr(float(value))))
-                    self.events.add_scalar(f"{name}/{self.names[member]}", float(value), updates)
+                    self.events.add_scalar(f"{name}/{self.names[member]}", float(value), now)
             self.file.flush()
             os.fsync(self.file.fileno())
 
@@ -217,13 +243,26 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _cut(path: Path, updates: int) -> None:
+def progress(rows: Sequence[Mapping[str, str]]) -> tuple[str, list[Mapping[str, str]]]:
+    """What rows of metrics.csv are counted by, and those of them to draw by it.
+
+    "updates" and all of them; or, where there are environment steps, "env_steps" and the rows from the last offline one
+    on, which is at 0 steps.
+    """
+    if not any(int(row.get("env_steps") or 0) for row in rows):
+        return "updates", list(rows)
+    last = max((int(row["updates"]) for row in rows if not int(row["env_steps"])), default=0)
+    return "env_steps", [row for row in rows if int(row["env_steps"]) or int(row["updates"]) == last]
+
+
+def _cut(path: Path, updates: int, env_steps: int) -> None:
     """Drop what a killed run recorded after its checkpoint, a line that it did not finish included."""
     kept = [",".join(COLUMNS) + "\n"]
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
             parts = line.split(",")
-            if line.endswith("\n") and len(parts) == len(COLUMNS) and int(parts[1]) <= updates:
+            whole = line.endswith("\n") and len(parts) == len(COLUMNS)
+            if whole and int(parts[1]) <= updates and int(parts[2]) <= env_steps:
                 kept.append(line)
     with replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
