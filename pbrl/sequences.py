@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import rng
 from .nets import StackedLinear
-from .transformers import StackedEmbedding, StackedLayerNorm, StackedTransformer, interleave
+from .transformers import Activation, StackedEmbedding, StackedLayerNorm, StackedTransformer, interleave
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Layout:
         longest: T, steps that the transformer sees at once.
         dropout: [P] rates, or None.
         dtype: of the weights.
+        activation: of the transformer's perceptrons.
     """
 
     size: int
@@ -35,11 +36,20 @@ class Layout:
     longest: int
     dropout: Tensor | None
     dtype: torch.dtype
+    activation: Activation = "gelu"
 
     def transformer(self, keys: Tensor, *, causal: bool) -> StackedTransformer:
         """A transformer of this layout."""
-        sizes = {"layers": self.layers, "heads": self.heads}
-        return StackedTransformer(keys, self.size, **sizes, causal=causal, dropout=self.dropout, dtype=self.dtype)
+        return StackedTransformer(
+            keys,
+            self.size,
+            layers=self.layers,
+            heads=self.heads,
+            causal=causal,
+            activation=self.activation,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
 
 
 class StackedTokens(nn.Module):

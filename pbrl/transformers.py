@@ -8,6 +8,9 @@ lies there changes nothing. Token and position embeddings are the caller's (``St
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +18,13 @@ from torch import Tensor, nn
 
 from . import rng
 from .errors import InputError
-from .nets import StackedLinear, dropout
+from .nets import StackedLinear, dropout, relu
 
+Activation = Literal["gelu", "relu"]
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": partial(F.gelu, approximate="tanh"),
+    "relu": relu,
+}
 _DEVIATION = 0.02
 
 
@@ -119,10 +127,13 @@ class StackedAttention(nn.Module):
 
 
 class StackedBlock(nn.Module):
-    """P blocks of attention and a two-layer perceptron of width 4 D with GELUs, each behind a norm."""
+    """P blocks of attention and a two-layer perceptron of width 4 D, each behind a norm."""
 
-    def __init__(self, keys: Tensor, size: int, heads: int, *, rate: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, keys: Tensor, size: int, heads: int, *, activation: Activation, rate: Tensor | None, dtype: torch.dtype
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.before_attention = StackedLayerNorm(len(keys), size, dtype=dtype, device=keys.device)
         self.attention = StackedAttention(rng.fold(keys, "attention"), size, heads, rate=rate, dtype=dtype)
         self.before_mlp = StackedLayerNorm(len(keys), size, dtype=dtype, device=keys.device)
@@ -135,7 +146,7 @@ class StackedBlock(nn.Module):
         """x [P, B, T, D] -> the same shape."""
         inner = None if key is None else rng.fold(key, "weights")
         x = x + self._dropped(self.attention(self.before_attention(x), allowed, inner), key, "attention")
-        hidden = F.gelu(self.wide(self.before_mlp(x).flatten(1, 2)), approximate="tanh")
+        hidden = _ACTIVATIONS[self.activation](self.wide(self.before_mlp(x).flatten(1, 2)))
         return x + self._dropped(self.narrow(hidden).reshape(x.shape), key, "mlp")
 
     def _dropped(self, x: Tensor, key: Tensor | None, where: str) -> Tensor:
@@ -151,6 +162,7 @@ class StackedTransformer(nn.Module):
         layers: how many blocks.
         heads: H, how many per block.
         causal: whether positions see only themselves and what came before.
+        activation: of the blocks' perceptrons: GPT-2's "gelu" (tanh form), or "relu".
         dropout: [P] rate on attention weights and on what each half of a block adds, or None.
 
     Raises:
@@ -165,6 +177,7 @@ class StackedTransformer(nn.Module):
         layers: int,
         heads: int,
         causal: bool,
+        activation: Activation = "gelu",
         dropout: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -172,7 +185,8 @@ class StackedTransformer(nn.Module):
         self.causal = causal
         rate = dropout if dropout is not None and bool((dropout > 0).any()) else None
         self.blocks = nn.ModuleList(
-            StackedBlock(rng.fold(keys, i), size, heads, rate=rate, dtype=dtype) for i in range(layers)
+            StackedBlock(rng.fold(keys, i), size, heads, activation=activation, rate=rate, dtype=dtype)
+            for i in range(layers)
         )
         self.norm = StackedLayerNorm(len(keys), size, dtype=dtype, device=keys.device)
 

@@ -11,15 +11,26 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.errors import InputError
-from pbrl.transformers import StackedAttention, StackedEmbedding, StackedTransformer, attention_mask, interleave
+from pbrl.transformers import (
+    Activation,
+    StackedAttention,
+    StackedEmbedding,
+    StackedTransformer,
+    attention_mask,
+    interleave,
+)
 
 P, B, T, D, HEADS, LAYERS = 3, 4, 6, 8, 2, 2
 KEYS = rng.keys([3, 4, 5])
 DOUBLE = torch.float64
 
 
-def stack(keys: Tensor = KEYS, *, causal: bool, dropout: Tensor | None = None) -> StackedTransformer:
-    made = StackedTransformer(keys, D, layers=LAYERS, heads=HEADS, causal=causal, dropout=dropout, dtype=torch.float64)
+def stack(
+    keys: Tensor = KEYS, *, causal: bool, dropout: Tensor | None = None, activation: Activation = "gelu"
+) -> StackedTransformer:
+    made = StackedTransformer(
+        keys, D, layers=LAYERS, heads=HEADS, causal=causal, activation=activation, dropout=dropout, dtype=DOUBLE
+    )
     with torch.no_grad():  # norms and biases that are not ones and zeros
         for name, parameter in made.named_parameters():
             # Larger weights, so that attention is far from uniform.
@@ -32,7 +43,7 @@ def positions(keys: Tensor = KEYS, length: int = T) -> Tensor:
     return rng.normal(rng.fold(keys, "positions"), B, length, D, dtype=DOUBLE)
 
 
-def lone(of: StackedTransformer, member: int) -> tuple[nn.ModuleList, nn.LayerNorm]:
+def lone(of: StackedTransformer, member: int, activation: Activation) -> tuple[nn.ModuleList, nn.LayerNorm]:
     """One member as torch's own modules: blocks and last norm."""
     blocks = nn.ModuleList(
         nn.TransformerEncoderLayer(
@@ -40,7 +51,7 @@ def lone(of: StackedTransformer, member: int) -> tuple[nn.ModuleList, nn.LayerNo
             HEADS,
             4 * D,
             dropout=0.0,
-            activation=partial(F.gelu, approximate="tanh"),
+            activation=partial(F.gelu, approximate="tanh") if activation == "gelu" else F.relu,
             batch_first=True,
             norm_first=True,
             dtype=DOUBLE,
@@ -83,10 +94,12 @@ def joined(place: str, kind: str) -> str:
     return place + kind if place[-1] in "._" else f"{place}.{kind}"
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
-def test_equals_a_loop_of_torchs_modules(causal: bool, padded: bool) -> None:
-    ours, x = stack(causal=causal), positions().requires_grad_()
+@pytest.mark.parametrize(
+    ("causal", "padded", "activation"),
+    [(False, False, "gelu"), (True, False, "gelu"), (False, True, "gelu"), (True, True, "gelu"), (True, True, "relu")],
+)
+def test_equals_a_loop_of_torchs_modules(causal: bool, padded: bool, activation: Activation) -> None:
+    ours, x = stack(causal=causal, activation=activation), positions().requires_grad_()
     present = torch.ones(P, B, T)
     if padded:
         present[:, 1, :2] = 0.0
@@ -97,7 +110,7 @@ def test_equals_a_loop_of_torchs_modules(causal: bool, padded: bool) -> None:
     parameters = ordered(ours)
     grads = torch.autograd.grad((out * weight).sum(), [x, *parameters])
     for member in range(P):
-        blocks, norm = lone(ours, member)
+        blocks, norm = lone(ours, member, activation)
         y = x[member].detach().requires_grad_()
         hidden: Tensor = y
         allowed = torch.ones(T, T, dtype=torch.bool).tril() if causal else torch.ones(T, T, dtype=torch.bool)

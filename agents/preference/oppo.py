@@ -25,7 +25,7 @@ Deviations:
 - The three steps are those of the authors' human experiments; their scripted ones take 1 and 2 as one step, on the two
   halves of an unlimited batch. Step 3 uses the z of step 2 and does not encode again.
 - A tie has margin 0, in both orders (theirs: in one); a label between has margin |2 label - 1|.
-- Blocks are pre-norm with GELUs in both networks; the authors' have ReLUs, and the encoder is a post-norm BERT.
+- Both networks are of pre-norm blocks; the authors' encoder is a post-norm BERT. Embeddings are not dropped.
 - z is added to a step's two tokens; theirs is a token of its own. Places count within the window, not the episode, and
   a segment longer than the context is read in pieces. Windows end anywhere in an episode; theirs begin anywhere.
 """
@@ -141,7 +141,7 @@ class OPPO(nn.Module):
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
         sizes = (spec.obs_size, spec.act_size, config.code_size)
         encoder, policy = (
-            Layout(config.width, config.layers, heads, config.context, members.column("dropout"), members.dtype)
+            Layout(config.width, config.layers, heads, config.context, members.column("dropout"), members.dtype, "relu")
             for heads in (config.encoder_heads, config.policy_heads)
         )
         self.encoder = StackedSegmentEncoder(rng.fold(members.keys, "encoder"), *sizes, encoder)
