@@ -82,10 +82,10 @@ def ridge(problem: Tabular) -> Tensor:
         worth = reward[both].sum(-1)
         value = losses.bradley_terry(worth[:, 1] - worth[:, 0], problem.label).mean()
         value = value + CHI2 * reward[both].square().mean()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.step(loss)
     return reward.detach()
 
 
@@ -219,7 +219,7 @@ def test_no_value_follows_a_true_end() -> None:
     """At a terminal transition r_Q is Q, however large V is; elsewhere it is not."""
     learner = IPL(SPEC, sweep(IPLConfig(**SMALL), [0, 1], {"chi2": [0.5]}, dtype=DOUBLE))
     with torch.no_grad():
-        learner.v.layers[-1].bias.fill_(3.0)
+        list(learner.v.parameters())[-1].fill_(3.0)
     steps = transitions(2)
     q = learner.q(torch.cat([steps.obs, steps.act], dim=-1)).squeeze(-1)
     same = learner.rewards(steps.obs, steps.act, steps.next_obs, steps.term) == q
@@ -231,7 +231,7 @@ def test_values_are_clipped_to_what_bounded_rewards_allow() -> None:
     config = IPLConfig(**SMALL, gamma=0.9)
     learner = IPL(SPEC, sweep(config, [0], {"chi2": [0.5, 4.0]}, dtype=DOUBLE))
     with torch.no_grad():
-        learner.v.layers[-1].bias.fill_(1e6)
+        list(learner.v.parameters())[-1].fill_(1e6)
     steps = transitions(2)
     open_end = torch.zeros_like(steps.term)
     q = learner.q(torch.cat([steps.obs, steps.act], dim=-1)).squeeze(-1)
@@ -243,7 +243,7 @@ def test_values_are_clipped_to_what_bounded_rewards_allow() -> None:
 def test_the_value_is_a_constant_in_the_reward() -> None:
     learner = IPL(SPEC, sweep(IPLConfig(**SMALL), [0], dtype=DOUBLE))
     steps = transitions(1)
-    learner.rewards(steps.obs, steps.act, steps.next_obs, steps.term).sum().backward()  # type: ignore[no-untyped-call]
+    learner.rewards(steps.obs, steps.act, steps.next_obs, steps.term).sum().backward()
     assert all(p.grad is None for p in learner.v.parameters())
     assert all(p.grad is not None for p in learner.q.parameters())
 

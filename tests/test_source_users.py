@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_users_stay_with_their_answers(tmp_path: Path) -> None:
 
 
 def test_human_files_may_name_users(tmp_path: Path) -> None:
-    arrays = {"obs_1": np.zeros((3, 2, 1)), "obs_2": np.ones((3, 2, 1))}
+    arrays: dict[str, Any] = {"obs_1": np.zeros((3, 2, 1)), "obs_2": np.ones((3, 2, 1))}
     arrays |= {"action_1": np.zeros((3, 2, 1)), "action_2": np.zeros((3, 2, 1)), "label": np.array([0.0, 1.0, 0.5])}
     np.savez(tmp_path / "anonymous.npz", **arrays)
     assert load_human(tmp_path / "anonymous.npz").user is None

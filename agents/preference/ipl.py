@@ -179,13 +179,14 @@ class IPL(nn.Module):
         term = torch.zeros_like(before[..., 0])
         with torch.no_grad():
             rewards: Tensor = self.rewards(before, act[:, :, :-1].flatten(1, 2), after, term).mean(1)
-        return rewards.reshape(*obs.shape[:2], -1).sum(-1)
+        worth: Tensor = rewards.reshape(*obs.shape[:2], -1).sum(-1)
+        return worth
 
     def rewards(self, obs: Tensor, act: Tensor, next_obs: Tensor, term: Tensor) -> Tensor:
         """r_Q of every critic: obs [P, N, O], act [P, N, A], next_obs [P, N, O], term [P, N] -> [P, E, N]."""
         bound = (1.0 / (self.chi2 * (1.0 - self.gamma)))[:, None]
         with torch.no_grad():
-            future = self.v(self.normalizer(next_obs)).squeeze(-1).clamp(-bound, bound)  # [P, N]
+            future: Tensor = self.v(self.normalizer(next_obs)).squeeze(-1).clamp(-bound, bound)  # [P, N]
         q: Tensor = self.q(torch.cat([self.normalizer(obs), act], dim=-1)).squeeze(-1)
         return q - (self.gamma[:, None] * (1.0 - term) * future).unsqueeze(1)
 
