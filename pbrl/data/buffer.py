@@ -356,7 +356,14 @@ class Buffer:
         return self._starts(self.order, length, recent).flatten(1).sum(1)
 
     def windows(
-        self, keys: Tensor, count: int, length: int, *, recent: int | None = None, everyone: bool = True
+        self,
+        keys: Tensor,
+        count: int,
+        length: int,
+        *,
+        recent: int | None = None,
+        everyone: bool = True,
+        apart: bool = False,
     ) -> Windows:
         """``count`` windows of ``length`` steps of complete episodes, every place with the same probability.
 
@@ -364,6 +371,7 @@ class Buffer:
             keys: [P] decide which.
             recent: only the last so many complete episodes of each member; None: all that are stored.
             everyone: whether each member must have one. If not, members without get windows that are good for nothing.
+            apart: windows 2 i and 2 i + 1 are never the same, for a member that has two; ``count`` is even then.
 
         Raises:
             InputError: a member has no complete episode of that length.
@@ -378,7 +386,13 @@ class Buffer:
                 "more steps before the first question"
             )
         table = torch.argsort(valid.logical_not().to(torch.int8), dim=1, stable=True)  # the valid ones first
-        place = table.gather(1, rng.indices(keys, count, number))  # [P, M], numbers t N + n
+        if apart:
+            chosen = rng.indices(keys, count // 2, number)
+            other = rng.indices(rng.fold(keys, "other"), count // 2, (number - 1).clamp_min(0))
+            chosen = torch.stack([chosen, (chosen + 1 + other) % number.clamp_min(1)[:, None]], dim=-1).flatten(1)
+        else:
+            chosen = rng.indices(keys, count, number)
+        place = table.gather(1, chosen)  # [P, M], numbers t N + n
         time, stream = place // self.streams, place % self.streams
         step_time = (time.unsqueeze(-1) + torch.arange(length, device=self.device)).clamp_max(len(order) - 1)
         rows = order[step_time, stream.unsqueeze(-1)]  # [P, M, T]

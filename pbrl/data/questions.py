@@ -89,7 +89,7 @@ class Questions(nn.Module):
             raise InputError(f"member {member} asks {len(names)} questions, expected at most {len(free)}")
         slot = free[: len(names)]
         self.obs[member, slot], self.act[member, slot] = obs, act
-        self.name[member, slot] = torch.tensor(names, device=slot.device)
+        self.name[member, slot] = torch.tensor(names, dtype=torch.int64, device=slot.device)
         self.number[member, slot] = self.asked[member] + torch.arange(len(names), device=slot.device)
         self.state[member, slot] = WAITING
         self.asked[member] += len(names)

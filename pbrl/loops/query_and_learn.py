@@ -118,8 +118,9 @@ def query_and_learn(
         if schedule.sessions(now) > schedule.sessions(before):
             first = schedule.sessions(before) == 0
             key = rng.fold(asking, schedule.sessions(now))
+            fresh = _told(questions, desk)
             desk.ask(_questions(reward_learner, collector, interview, key, first=first))
-            fresh = questions.tell((answer.name, answer.label) for answer in desk.answers())
+            fresh |= _told(questions, desk)
             if bool(fresh.any()):
                 fitting, most = rng.fold(key, "fit"), schedule.fit_updates
                 fitted = dict(
@@ -137,6 +138,11 @@ def query_and_learn(
             counts = {name: getattr(questions, name).to(buffer.dtype) for name in ("answered", "waiting", "skipped")}
             yield {**metrics, **counts, **fitted, "episode_return": total / count}
             seen, fitted, total, count = {}, {}, torch.zeros_like(total), torch.zeros_like(count)
+
+
+def _told(questions: Questions, desk: Desk) -> Tensor:
+    """[P] bool, which members have new answers."""
+    return questions.tell((answer.name, answer.label) for answer in desk.answers())
 
 
 def _check(reward_learner: RewardLearner, agent: Agent, collector: Collector, interview: Interview) -> None:
@@ -170,13 +176,13 @@ def _questions(
     """The questions of a session, noted as waiting."""
     buffer, schedule, questions = collector.buffer, interview.schedule, interview.questions
     length, recent = schedule.segment_length, schedule.recent_episodes
-    able = buffer.places(length, recent=recent) > 0
+    able = buffer.places(length, recent=recent) > 1
     count = torch.where(able, (schedule.session_queries - questions.waiting).minimum(questions.room), 0).clamp_min(0)
     if not bool((count > 0).any()):
         return []
     query = "uniform" if first else schedule.query
     size = candidates(query, schedule.session_queries, schedule.candidates)
-    drawn = buffer.windows(key, 2 * size, length, recent=recent, everyone=False)
+    drawn = buffer.windows(key, 2 * size, length, recent=recent, everyone=False, apart=True)
     obs, act = (x.unflatten(1, (size, 2)) for x in (drawn.obs, drawn.act))  # [P, n, 2, T, .]
     p2 = None
     if isinstance(reward_learner, Committee) and query not in ("uniform", "k_centre"):
