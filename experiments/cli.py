@@ -37,6 +37,10 @@ COMMANDS = {
         "check_command:check",
         "check claims of papers, each with a control that must fail (pbrl check --help)",
     ),
+    "regret": (
+        "regret_command:regret",
+        "regret curves of tabular agents in finite MDPs (pbrl regret --help)",
+    ),
     "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
     "bench": ("commands:bench", "measure: pbrl bench speed"),
 }

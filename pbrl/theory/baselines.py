@@ -39,11 +39,11 @@ def pessimistic(counts: Floats, reward: Floats, delta: Floats) -> Floats:
         reward: [P, H, S, A].
         delta: [P].
     """
-    visits = counts.sum(-1)
+    visits: Floats = counts.sum(-1)
     law = np.where(visits[..., None] > 0, counts / np.maximum(visits, 1.0)[..., None], 1.0 / counts.shape[-1])
     radius = l1_radius(visits, delta)
     value = np.zeros((len(counts), counts.shape[-1]))
-    policy = np.empty_like(visits)
+    policy: Floats = np.empty_like(visits)
     for h in reversed(range(counts.shape[1])):
         q = reward[:, h] + worst_mean(law[:, h], value, radius[:, h])
         policy[:, h] = np.eye(q.shape[-1])[q.argmax(-1)]

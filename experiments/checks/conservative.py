@@ -1,0 +1,284 @@
+"""SM1 to SM6: is conservative exploration safe in every episode, and what does it cost?"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from agents.tabular.step_mix import StepMix, StepMixConfig
+from agents.tabular.ucbvi import UCBVI, UCBVIConfig
+from pbrl.members import Members, sweep
+from pbrl.theory.check import Check, Control, Measured, Size, Trial
+from pbrl.theory.figures import regret_figure
+from pbrl.theory.instances import hard_family
+from pbrl.theory.learner import TabularSpec
+from pbrl.theory.mdps import Floats
+from pbrl.theory.measures import RESAMPLES, resampled, share
+from pbrl.theory.model import CountedModel
+from pbrl.theory.regret import RegretTrace, play
+
+from ..regret import curves, studies
+
+PAPER = "StepMix (Li et al., ICML 2023)"
+SEEDS: dict[Size, int] = {"smoke": 20, "standard": 300, "full": 1000}
+SHARE, GROWTH = 0.9, 0.1
+
+
+@cache
+def _study(instance: int, episodes: int, share_of_baseline: float = SHARE) -> studies.Study:
+    return studies.make("safe", episodes=episodes, seed=instance, share=share_of_baseline)
+
+
+@cache
+def _trace(
+    name: str, seeds: range, episodes: int, width: float = 1.0, share_of_baseline: float = SHARE, instance: int = 2
+) -> RegretTrace:
+    """An agent on the "safe" study; the checks of this file share it."""
+    study = _study(instance, episodes, share_of_baseline)
+    return curves.run(name, study, seeds, episodes, GROWTH, {"width": width}).trace
+
+
+def _seeds(trial: Trial, most: int = 1 << 30) -> range:
+    first = 100_000 * trial.seed
+    return range(first, first + min(SEEDS[trial.size], most))
+
+
+def _violations(trial: Trial, name: str, width: float) -> Measured:
+    """Share of seeds in which any episode's exact value was below the threshold."""
+    episodes = trial.pick(10_000, 100_000, 1_000_000)
+    trace = _trace(name, _seeds(trial), episodes, width)
+    bad = trace.violations(_study(2, episodes).threshold)
+    return share(int((bad > 0).sum()), len(bad), f"seeds with a violating episode, {int(bad.sum())} such episodes")
+
+
+_SETTING = "random MDP S5 A3 H4 with few rewards; Boltzmann baseline; threshold 0.9 of its value; exact values"
+_SAFE = ("the baseline is known and safe", "rewards are known", "the threshold is below the baseline's value")
+
+SM1 = Check(
+    id="SM1",
+    paper=PAPER,
+    claim="StepMix violates the threshold in no episode, with probability at least 1 - delta (asked for: 0.99).",
+    setting=f"{_SETTING}; 300 seeds of 100,000 episodes at standard size, delta 0.1",
+    assumptions=_SAFE,
+    bound=0.01,
+    bound_says="far below delta = 0.1, which is the theorem's: the union of its events is loose",
+    provenance="derived",
+    statistic=lambda trial: _violations(trial, "step_mix", 1.0),
+    control=Control("confidence widths x 0.001", lambda trial: _violations(trial, "step_mix", 0.001)),
+    size="standard",
+    figure=lambda trial, path: _figure(trial, path),
+)
+
+SM1_EPS = Check(
+    id="SM1-eps",
+    paper=PAPER,
+    claim="EpsMix violates the threshold in no episode, in expectation over its coin.",
+    setting=f"{_SETTING}; 300 seeds of 100,000 episodes at standard size, delta 0.1",
+    assumptions=_SAFE,
+    bound=0.01,
+    bound_says="far below delta = 0.1, which is the theorem's",
+    provenance="derived",
+    statistic=lambda trial: _violations(trial, "eps_mix", 1.0),
+    control=Control("plain optimism (UCBVI)", lambda trial: _violations(trial, "ucbvi", 1.0)),
+    size="standard",
+)
+
+
+def _figure(trial: Trial, path: Path) -> str:
+    episodes = trial.pick(10_000, 1_000_000, 10_000_000)
+    traces = {name: _trace(name, _seeds(trial, 32), episodes) for name in ("ucbvi", "step_mix", "eps_mix")}
+    study = _study(2, episodes)
+    regret_figure(traces, path, title="Regret of conservative and plain exploration", threshold=study.threshold)
+    return (
+        "Left: cumulative pseudo-regret, mean and middle 80 % of seeds. Right: the exact value of each episode's "
+        "policy, mean (thick) and least (thin) over seeds; marks below the axis are episodes below the threshold."
+    )
+
+
+def _calibration(trial: Trial, width: float) -> Measured:
+    """Share of seeds in which a lower bound was above the plan's value, or an upper one below V*, at any plan."""
+    episodes = trial.pick(10_000, 100_000, 1_000_000)
+    trace = _trace("step_mix", _seeds(trial), episodes, width)
+    wrong = (trace.lower > trace.value + 1e-9) | (trace.upper < trace.optimum - 1e-9)
+    return share(int(wrong.any(0).sum()), wrong.shape[1], "seeds with a bound that was wrong")
+
+
+SM2 = Check(
+    id="SM2",
+    paper=PAPER,
+    claim="At every plan the lower bound is below the plan's value and the upper bound above V*.",
+    setting=f"{_SETTING}; every plan of 300 seeds",
+    assumptions=("rewards are known",),
+    bound=0.1,
+    bound_says="delta = 0.1: Pinsker on the uniform KL radius, and Hoeffding for V*, at delta / 2 each",
+    provenance="derived",
+    statistic=lambda trial: _calibration(trial, 1.0),
+    control=Control("confidence widths x 0.01", lambda trial: _calibration(trial, 0.01)),
+    size="standard",
+)
+
+
+def _last_decade(trial: Trial, name: str, width: float) -> Measured:
+    """Slope of the mean regret over the last decade, bootstrapped over seeds."""
+    episodes = trial.pick(100_000, 10_000_000, 10_000_000)
+    trace = _trace(name, _seeds(trial, 100), episodes, width)
+    return trace.slope(episodes / 10, episodes, seed=trial.seed)
+
+
+SM3 = Check(
+    id="SM3",
+    paper=PAPER,
+    claim="The regret of StepMix grows at most as the square root of the number of episodes.",
+    setting=f"{_SETTING}; 100 seeds of 10^7 episodes at standard size; log-log slope over the last decade",
+    assumptions=_SAFE,
+    bound=0.5,
+    bound_says="the exponent of sqrt(H^3 S A K), the leading term",
+    provenance="paper",
+    statistic=lambda trial: _last_decade(trial, "step_mix", 1.0),
+    control=Control("the baseline alone: linear regret", lambda trial: _last_decade(trial, "baseline_only", 1.0)),
+    size="standard",
+)
+
+
+def _price(trial: Trial, name: str) -> Measured:
+    """Slope over the last decade of the regret beyond plain optimism's, relative to it: the ratio must fall to 1."""
+    episodes = trial.pick(1_000_000, 10_000_000, 10_000_000)
+    seeds = _seeds(trial, 100)
+    when = np.array([episodes // 100, episodes])
+    safe, plain = _trace(name, seeds, episodes).at(when), _trace("ucbvi", seeds, episodes).at(when)
+    draw = np.random.default_rng(trial.seed)
+    weights = draw.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), RESAMPLES) / len(seeds)
+
+    def change(one: Floats, two: Floats) -> Floats:
+        ratio = one / two
+        return ratio[..., 1] / ratio[..., 0]
+
+    point = change(safe.mean(0), plain.mean(0))
+    return resampled(
+        float(point), change(weights @ safe, weights @ plain), "ratio of regrets at K over that at K / 100"
+    )
+
+
+SM4 = Check(
+    id="SM4",
+    paper=PAPER,
+    claim="Safety has an additive price: StepMix's regret relative to plain optimism's falls as episodes go on.",
+    setting=f"{_SETTING}; 100 seeds; the ratio of mean regrets after 10^7 episodes over the same after 10^5",
+    assumptions=_SAFE,
+    bound=0.9,
+    bound_says="a ratio that falls by at least a tenth over two decades; the theorem says that it tends to 1",
+    provenance="practical",
+    statistic=lambda trial: _price(trial, "step_mix"),
+    control=Control("the baseline alone: the ratio grows", lambda trial: _price(trial, "baseline_only")),
+    size="standard",
+)
+
+SHARES = (0.95, 0.9, 0.8, 0.7, 0.6)
+
+
+class RootModel(CountedModel):
+    """Takes n visits for the evidence of their square root."""
+
+    @property
+    def visits(self) -> Floats:
+        """[P, H, S, A], too few."""
+        visits: Floats = np.sqrt(self.counts.sum(-1))
+        return visits
+
+    @property
+    def law(self) -> Floats:
+        """[P, H, S, A, S'] the frequencies, as they are."""
+        seen = self.counts.sum(-1, keepdims=True)
+        law: Floats = np.where(seen > 0, self.counts / np.maximum(seen, 1.0), 1.0 / self.counts.shape[-1])
+        return law
+
+
+class Slow(StepMix):
+    """StepMix whose widths shrink as n^(-1/4)."""
+
+    def __init__(self, spec: TabularSpec, members: Members[StepMixConfig]) -> None:
+        super().__init__(spec, members)
+        self.model = RootModel(spec, members)
+
+
+def _burn_in(trial: Trial, make: type[StepMix], episodes: int) -> Measured:
+    """Log-log slope, against the baseline's margin, of the episodes until the plan is fully optimistic."""
+    seeds = _seeds(trial, trial.pick(20, 60, 200))
+    margins, waits = [], []
+    for part in SHARES:
+        study = _study(2, episodes, part)
+        trace = play(make(study.spec, sweep(StepMixConfig(), seeds)), study.mdp, episodes, growth=GROWTH)
+        free = trace.lower > study.threshold + 1e-9  # certified beyond the threshold: no mixture is needed any more
+        last = np.where(free.any(0), free.argmax(0), len(free) - 1)
+        margins.append(study.baseline - study.threshold)
+        waits.append(trace.ends[last])
+    x, y = np.log(margins), np.log(np.array(waits, dtype=np.float64))  # [N], [N, P]
+    draw = np.random.default_rng(trial.seed)
+    chosen = draw.integers(len(seeds), size=(RESAMPLES, len(seeds)))
+
+    def slope(mean: Floats) -> Floats:
+        centred = x - x.mean()
+        rate: Floats = mean @ centred / (centred @ centred)
+        return rate
+
+    return resampled(float(slope(y.mean(1))), slope(y.T[chosen].mean(1)), f"waits {np.exp(y.mean(1)).round()}")
+
+
+SM5 = Check(
+    id="SM5",
+    paper=PAPER,
+    claim="The time until StepMix needs its baseline no more grows at most as 1 / margin^2.",
+    setting=f"the random MDP of SM1; thresholds at {', '.join(map(str, SHARES))} of the baseline's value",
+    assumptions=_SAFE,
+    bound=-2.0,
+    bound_says="the exponent of the margin in the additive term; growing at most so fast is a slope of at least -2",
+    provenance="paper",
+    statistic=lambda trial: _burn_in(trial, StepMix, 10**6),
+    control=Control("widths that shrink as n^(-1/4)", lambda trial: _burn_in(trial, Slow, 10**11)),
+    size="standard",
+    at_least=True,
+)
+
+
+FACTORS = (2.0, 4.0, 8.0, 16.0)
+
+
+def _worst_case(trial: Trial, width: float) -> Measured:
+    """Exponent of the regret after K episodes of the instance that is worst for K, over a wide range of gaps."""
+    sizes = trial.pick((10**4, 10**5), (10**4, 10**5, 10**6), (10**4, 10**5, 10**6, 10**7))
+    seeds = _seeds(trial, trial.pick(20, 100, 300))
+    regret = np.zeros((len(sizes), len(FACTORS), len(seeds)))
+    for i, episodes in enumerate(sizes):
+        for j, factor in enumerate(FACTORS):
+            mdp = hard_family(episodes, factor=factor)
+            learner = UCBVI(TabularSpec.of(mdp), sweep(UCBVIConfig(width=width), seeds))
+            regret[i, j] = play(learner, mdp, episodes, growth=GROWTH).at([episodes])[:, 0]
+    logs = np.log(np.array(sizes, dtype=np.float64))
+    centred = logs - logs.mean()
+    draw = np.random.default_rng(trial.seed)
+    weights = draw.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), RESAMPLES) / len(seeds)
+
+    def slope(mean: Floats) -> Floats:
+        """Of mean regrets [N, factors, ...]."""
+        rate: Floats = np.tensordot(centred, np.log(mean.max(1)), 1) / (centred @ centred)
+        return rate
+
+    ratios = " ".join(f"{worst / np.sqrt(k):.2f}" for worst, k in zip(regret.mean(-1).max(1), sizes))
+    return resampled(float(slope(regret.mean(-1))), slope(regret @ weights.T), f"worst R / sqrt(K): {ratios}")
+
+
+SM6 = Check(
+    id="SM6",
+    paper="UCBVI (Azar et al., ICML 2017)",
+    claim="Over instances that may be chosen for each number K of episodes, optimism's regret grows as sqrt(K).",
+    setting="4 contexts, 4 actions, gaps f sqrt(16 / K) / 2 for f = 2, 4, 8, 16; K from 10^4 to 10^6 at standard size",
+    assumptions=("an instance per K: on a fixed one regret is logarithmic in the end, which would prove little",),
+    bound=0.55,
+    bound_says="1/2, and 0.03 for the logarithm in the widths between 10^4 and 10^6 episodes, rounded up",
+    provenance="derived",
+    statistic=lambda trial: _worst_case(trial, 1.0),
+    control=Control("widths x 0: no exploration", lambda trial: _worst_case(trial, 0.0)),
+    size="standard",
+)

@@ -1,0 +1,144 @@
+"""``pbrl regret STUDY``: regret curves with bands, for any tabular agents on a named problem."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import agents
+from pbrl.data.files import unwritable
+from pbrl.errors import InputError
+from pbrl.theory.figures import regret_figure
+from pbrl.theory.hardness import hardness
+
+from ..regret import curves, studies
+from .reading import read
+
+HELP = """usage: pbrl regret STUDY [options]
+
+Plays tabular agents in a finite MDP, every seed a member of one stack, and draws their regret. Values are exact.
+
+studies:
+{studies}
+
+agents:
+{agents}
+
+example:
+  pbrl regret safe --agents ucbvi step_mix eps_mix --seeds 32 --episodes 1000000
+  pbrl regret STUDY --help tells the options
+"""
+
+
+@dataclass(frozen=True)
+class RegretOptions:
+    """Options of ``pbrl regret``."""
+
+    agents: tuple[str, ...] = ("ucbvi", "step_mix", "eps_mix")
+    """Tabular agents."""
+    seeds: int = 20
+    """How many seeds, from 0 on."""
+    episodes: int = 1_000_000
+    """Episodes of each seed."""
+    growth: float = 0.05
+    """Plan anew when the episodes have grown by this share; 0 plans for every episode."""
+    delta: float = 0.1
+    """Probability that a confidence bound fails."""
+    width: tuple[float, ...] = (1.0,)
+    """Factors on the confidence widths: 1 is what the proofs need."""
+    baseline: Annotated[str, tyro.conf.arg(metavar="{given,cloned,pessimistic}")] = "given"
+    """The safe policy: given, or learned from the offline episodes."""
+    offline: int = 0
+    """Episodes that the baseline has played before, shown to the agents."""
+    sharpness: float = 5.0
+    """Of the baseline, the policy proportional to exp(sharpness Q*)."""
+    share: float = 0.9
+    """The threshold, as a share of the baseline's value."""
+    instance: int = 2
+    """Seed of the instance."""
+    out: Path = Path("runs")
+    """Folder of all runs: regret.csv and regret.png go to regret/<time>-STUDY in it."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("seeds", 1), ("episodes", 10), ("offline", 0), ("growth", 0.0), ("sharpness", 0.0)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {low:g}")
+        if self.baseline not in ("given", "cloned", "pessimistic"):
+            raise InputError(f"baseline is {self.baseline!r}, expected given, cloned or pessimistic")
+        if self.baseline != "given" and not self.offline:
+            raise InputError(f"a {self.baseline} baseline is learned from offline episodes, expected also --offline N")
+        if not self.agents or not self.width:
+            raise InputError("pbrl regret has no agents or no width, expected at least one of each")
+
+
+def regret(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        shown = (f"  {name:<14}{what}" for name, (what, _) in studies.INSTANCES.items())
+        known = (f"  {name:<14}{agents.find_tabular(name).summary}" for name in agents.tabular_names())
+        print(HELP.format(studies="\n".join(shown), agents="\n".join(known)), end="")
+        return 0
+    if arguments[0].startswith("-"):
+        raise InputError(f"pbrl regret begins with {arguments[0]!r}, expected a study: {', '.join(studies.INSTANCES)}")
+    filled = read(RegretOptions, arguments[1:], f"pbrl regret {arguments[0]}")
+    return _run(arguments[0], filled)
+
+
+def _run(name: str, options: RegretOptions) -> int:
+    study = studies.make(
+        name,
+        episodes=options.episodes,
+        seed=options.instance,
+        sharpness=options.sharpness,
+        share=options.share,
+        offline=options.offline,
+    )
+    for agent in options.agents:
+        agents.find_tabular(agent)
+    out, screen, seeds = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True), range(options.seeds)
+    hard = hardness(study.mdp)
+    out.print(
+        f"{study.mdp.name}: V* {study.optimum:.4g}, baseline {study.baseline:.4g}, threshold {study.threshold:.4g}; "
+        f"minimal gap {hard.minimal_gap:.3g}, value norm {hard.value_norm:.3g}, range {hard.value_range:.3g}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    found: list[curves.Curve] = []
+    for agent in options.agents:
+        for width in options.width:
+            settings: dict[str, Any] = {"delta": options.delta, "width": width, "baseline": options.baseline}
+            curve = curves.run(agent, study, seeds, options.episodes, options.growth, settings)
+            label = agent if width == 1.0 else f"{agent} width {width:g}"
+            found.append(curves.Curve(label, curve.trace, curve.seconds))
+            screen.print(f"{label}: {options.seeds} seeds in {curve.seconds:.1f} s", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column in curves.HEADER:
+        table.add_column(column)
+    for curve in found:
+        table.add_row(*curves.row(curve, study))
+    folder = _folder(options.out, name)
+    curves.write(found, study, seeds, folder / "regret.csv")
+    title = f"{study.mdp.name}: regret of {options.seeds} seeds"
+    regret_figure({c.name: c.trace for c in found}, folder / "regret.png", title=title, threshold=study.threshold)
+    out.print(table)
+    out.print(f"-> {folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _folder(out: Path, name: str) -> Path:
+    folder = out / "regret" / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{name}"
+    with unwritable(folder):
+        number = 1
+        while folder.exists():
+            number += 1
+            folder = folder.with_name(f"{folder.name.split('+')[0]}+{number}")
+        folder.mkdir(parents=True)
+    return folder
