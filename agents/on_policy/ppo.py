@@ -22,18 +22,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pbrl import losses, rng
-from pbrl.actors import StackedActor, tanh_mlp
-from pbrl.agent import Count, Metrics
+from pbrl import losses
+from pbrl.actor_critic import ActorCritic
+from pbrl.agent import Metrics
 from pbrl.compiler import compiled
-from pbrl.data.rollout import Rollout
-from pbrl.data.source import Batch, Wants
-from pbrl.errors import InputError
+from pbrl.data.source import Batch
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.optim import Adam, minimise
-from pbrl.running import RewardScale, RunningNormalizer
 from pbrl.spec import Spec
 
 
@@ -91,125 +88,50 @@ class PPOConfig:
         check_sizes(self, "hidden")
 
 
-class PPO(nn.Module):
+class PPO(ActorCritic):
     """Stacked PPO.
 
     Args:
         weights: [P, K] preference weights over the objectives; equal ones by default.
     """
 
-    keys: Tensor
-    weights: Tensor
-    gamma: Tensor
-    gae_decay: Tensor
     clip: Tensor
     value_weight: Tensor
     entropy_weight: Tensor
-    normalize_advantages: Tensor
 
     def __init__(self, spec: Spec, members: Members[PPOConfig], weights: Tensor | None = None) -> None:
-        super().__init__()
-        self.config = config = members.shared
-        self.spec, self.count = spec, Count()
-        self.register_buffer("keys", members.keys)
-        for name in ("gamma", "gae_decay", "clip", "value_weight", "entropy_weight", "normalize_advantages"):
+        super().__init__(spec, members, weights)
+        self.config = members.shared
+        for name in ("clip", "value_weight", "entropy_weight"):
             self.register_buffer(name, members.column(name))
-        shape = (len(members), spec.objectives)
-        if weights is None:
-            weights = torch.full(shape, 1.0 / spec.objectives)
-        if weights.shape != shape or not weights.isfinite().all():
-            raise InputError(f"preference weights have shape {list(weights.shape)}, expected finite ones {list(shape)}")
-        self.register_buffer("weights", weights.to(members.device, members.dtype))
-        on = members.column("normalize_rewards")
-        self.normalizer = RunningNormalizer(members.keys, spec.obs_size, members.column("normalize_obs"))
-        self.reward_scale = RewardScale(members.keys, config.environments, spec.objectives, self.gamma, on)
-        self.policy = StackedActor(
-            rng.fold(members.keys, "policy"),
-            spec,
-            hidden=config.hidden,
-            log_std=members.column("init_log_std"),
-            dtype=members.dtype,
-        )
-        sizes = (spec.obs_size, *config.hidden, spec.objectives)
-        self.critic = tanh_mlp(rng.fold(members.keys, "critic"), sizes, last=1.0, dtype=members.dtype)
         both = [*self.policy.parameters(), *self.critic.parameters()]
         self.adam = Adam(both, members.column("lr"), clip=members.column("max_grad"), eps=1e-5)
         self._objective = compiled(self._losses, members.compile)
 
-    @property
-    def updates(self) -> int:
-        """How many updates have been made."""
-        return self.count.value
-
-    @property
-    def environments(self) -> int:
-        """N, copies of the environment per member."""
-        return self.config.environments
-
-    def wants(self) -> Wants:
-        """A rollout."""
-        return {"rollout": self.config.steps}
-
-    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
-        """obs [P, B, O] -> [P, B, A]."""
-        return self.policy.choose(self.normalizer(obs), key)
-
-    def draw(self, obs: Tensor, key: Tensor) -> Tensor:
-        """obs [P, N, O] -> actions [P, N, A] of the policy, not yet clipped."""
-        return self.policy.draw(self.normalizer(obs), key)
-
     def update(self, batch: Batch) -> Metrics:
         """Several passes over one rollout."""
-        rollout = batch["rollout"]
-        rows = self._rows(rollout)
+        rows = self.rows(batch["rollout"])
         decay = self.config.lr_decay
         scale = max(0.0, 1.0 - self.updates / decay) if decay else 1.0
         seen: dict[str, list[Tensor]] = {}
         for epoch in range(self.config.epochs):
-            order = rng.permutation(rng.fold(self.keys, "order", self.updates, epoch), rows.shape[1])
-            shuffled = rows.gather(1, order.unsqueeze(-1).expand_as(rows))
-            for minibatch in shuffled.split(self.config.batch_size, dim=1):
+            for minibatch in self.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
                 loss, metrics = self._objective(minibatch)
                 minimise(loss, {self.adam: scale})
                 for name, value in metrics.items():
                     seen.setdefault(name, []).append(value)
-        self.normalizer.see(rollout.obs)
+        self.normalizer.see(batch["rollout"].obs)
         self.count.value += 1
         return {name: torch.stack(values).mean(0) for name, values in seen.items()}
 
-    @torch.no_grad()
-    def _rows(self, rollout: Rollout) -> Tensor:
-        """[P, T N, O + A + 2 + K] the rollout as rows: obs (normalised), act, old log pi, advantage, value target."""
-        ended = torch.maximum(rollout.term, rollout.trunc)
-        rew = rollout.rew if rollout.rew.dim() == 4 else rollout.rew.unsqueeze(-1)
-        self.reward_scale.see(rew, ended)
-        obs, next_obs = self.normalizer(rollout.obs), self.normalizer(rollout.next_obs)
-        flat, act = obs.flatten(1, 2), rollout.act.flatten(1, 2)
-        value = self.critic(flat).reshape(rew.shape)
-        next_value = self.critic(next_obs.flatten(1, 2)).reshape(rew.shape)
-        advantage = losses.gae(
-            self.reward_scale(rew), value, next_value, rollout.term, ended, self.gamma, self.gae_decay
-        )
-        old, _ = self.policy.likelihood(flat, act)
-        raw = (advantage * (self.weights * self.reward_scale.scale)[:, None, None]).sum(-1)
-        target = (advantage + value).flatten(1, 2)
-        return torch.cat([flat, act, old.unsqueeze(-1), self.standardised(raw.flatten(1)).unsqueeze(-1), target], -1)
-
-    def standardised(self, advantage: Tensor) -> Tensor:
-        """Advantages [P, B] less their mean, over their deviation, for members that want it."""
-        centred = advantage - advantage.mean(1, keepdim=True)
-        standard = centred / (advantage.std(1, correction=0, keepdim=True) + 1e-8)
-        return torch.where(self.normalize_advantages[:, None] > 0, standard, advantage)
-
     def _losses(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Equation 9 turned to a loss, [P], and metrics."""
-        sizes = (self.spec.obs_size, self.spec.act_size, 1, 1, self.spec.objectives)
-        obs, act, old, advantage, target = rows.split(sizes, dim=-1)
-        log_prob, entropy = self.policy.likelihood(obs, act)
-        moved = log_prob - old.squeeze(-1)
+        step = self.steps_of(rows)
+        log_prob, entropy = self.policy.likelihood(step.obs, step.act)
+        moved = log_prob - step.old
         ratio = moved.exp()
-        loss_pi = self.surrogate(ratio, moved, advantage.squeeze(-1)).mean(1)
-        loss_v = (self.critic(obs) - target).square().mean((1, 2))
+        loss_pi = losses.ppo_clip(ratio, step.advantage, self.clip[:, None]).mean(1)
+        loss_v = (self.critic(step.obs) - step.target).square().mean((1, 2))
         loss = loss_pi + self.value_weight * loss_v - self.entropy_weight * entropy.mean(1)
         metrics = {
             "loss_pi": loss_pi,
@@ -219,7 +141,3 @@ class PPO(nn.Module):
             "clipped": ((ratio - 1.0).abs() > self.clip[:, None]).to(ratio.dtype).mean(1),
         }
         return loss, {name: metric.detach() for name, metric in metrics.items()}
-
-    def surrogate(self, ratio: Tensor, moved: Tensor, advantage: Tensor) -> Tensor:  # noqa: ARG002  others go by moved
-        """What is minimised in place of the policy's loss, [P, B]; ``moved`` is the logarithm of the ratio."""
-        return losses.ppo_clip(ratio, advantage, self.clip[:, None])

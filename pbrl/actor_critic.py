@@ -1,0 +1,135 @@
+"""What on-policy agents share: a policy, a value per objective, running statistics, and advantages of a rollout."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import losses, rng
+from .actors import StackedActor, tanh_mlp
+from .agent import Count
+from .data.rollout import Rollout
+from .data.source import Wants
+from .errors import InputError
+from .members import Members
+from .running import RewardScale, RunningNormalizer
+from .spec import Spec
+
+
+class Steps(NamedTuple):
+    """Steps of a rollout in any order: obs [P, B, O] normalised, act [P, B, A], and what was found out about each.
+
+    ``old`` [P, B] is log pi of the policy that played, ``advantage`` [P, B] is weighed into one number, and ``target``
+    [P, B, K] is what the values should be.
+    """
+
+    obs: Tensor
+    act: Tensor
+    old: Tensor
+    advantage: Tensor
+    target: Tensor
+
+
+class ActorCritic(nn.Module):
+    """P policies and critics that share no layers.
+
+    Rewards are [..., K]: each objective has its own value, generalised advantage and scale; the advantages are weighed
+    into one by the member's preference weights, in units of the raw rewards. Statistics of observations and rewards run
+    on from rollout to rollout.
+
+    Args:
+        members: whose configs have gamma, gae_decay, init_log_std, normalize_obs, normalize_rewards,
+            normalize_advantages, hidden, environments and steps.
+        weights: [P, K] preference weights over the objectives; equal ones by default.
+
+    Raises:
+        InputError: weights of another shape, or that are not finite.
+    """
+
+    keys: Tensor
+    weights: Tensor
+    gamma: Tensor
+    gae_decay: Tensor
+    normalize_advantages: Tensor
+
+    def __init__(self, spec: Spec, members: Members[Any], weights: Tensor | None = None) -> None:
+        super().__init__()
+        config = members.shared
+        self.environments: int = config.environments
+        self.steps: int = config.steps
+        self.spec, self.count = spec, Count()
+        self.register_buffer("keys", members.keys)
+        for name in ("gamma", "gae_decay", "normalize_advantages"):
+            self.register_buffer(name, members.column(name))
+        shape = (len(members), spec.objectives)
+        if weights is None:
+            weights = torch.full(shape, 1.0 / spec.objectives)
+        if weights.shape != shape or not weights.isfinite().all():
+            raise InputError(f"preference weights have shape {list(weights.shape)}, expected finite ones {list(shape)}")
+        self.register_buffer("weights", weights.to(members.device, members.dtype))
+        on = members.column("normalize_rewards")
+        self.normalizer = RunningNormalizer(members.keys, spec.obs_size, members.column("normalize_obs"))
+        self.reward_scale = RewardScale(members.keys, config.environments, spec.objectives, self.gamma, on)
+        self.policy = StackedActor(
+            rng.fold(members.keys, "policy"),
+            spec,
+            hidden=config.hidden,
+            log_std=members.column("init_log_std"),
+            dtype=members.dtype,
+        )
+        sizes = (spec.obs_size, *config.hidden, spec.objectives)
+        self.critic = tanh_mlp(rng.fold(members.keys, "critic"), sizes, last=1.0, dtype=members.dtype)
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been made."""
+        return self.count.value
+
+    def wants(self) -> Wants:
+        """A rollout."""
+        return {"rollout": self.steps}
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        """obs [P, B, O] -> [P, B, A]."""
+        return self.policy.choose(self.normalizer(obs), key)
+
+    def draw(self, obs: Tensor, key: Tensor) -> Tensor:
+        """obs [P, N, O] -> actions [P, N, A] of the policy, not yet clipped."""
+        return self.policy.draw(self.normalizer(obs), key)
+
+    @torch.no_grad()
+    def rows(self, rollout: Rollout) -> Tensor:
+        """[P, T N, columns] the rollout as rows that ``steps_of`` reads. Its rewards enter their running scale."""
+        ended = torch.maximum(rollout.term, rollout.trunc)
+        rew = rollout.rew if rollout.rew.dim() == 4 else rollout.rew.unsqueeze(-1)
+        self.reward_scale.see(rew, ended)
+        obs, next_obs = self.normalizer(rollout.obs), self.normalizer(rollout.next_obs)
+        flat, act = obs.flatten(1, 2), rollout.act.flatten(1, 2)
+        value = self.critic(flat).reshape(rew.shape)
+        next_value = self.critic(next_obs.flatten(1, 2)).reshape(rew.shape)
+        advantage = losses.gae(
+            self.reward_scale(rew), value, next_value, rollout.term, ended, self.gamma, self.gae_decay
+        )
+        old, _ = self.policy.likelihood(flat, act)
+        raw = (advantage * (self.weights * self.reward_scale.scale)[:, None, None]).sum(-1).flatten(1)
+        target = (advantage + value).flatten(1, 2)
+        return torch.cat([flat, act, old.unsqueeze(-1), self.standardised(raw).unsqueeze(-1), target], -1)
+
+    def steps_of(self, rows: Tensor) -> Steps:
+        """What ``rows`` has put side by side."""
+        sizes = (self.spec.obs_size, self.spec.act_size, 1, 1, self.spec.objectives)
+        obs, act, old, advantage, target = rows.split(sizes, dim=-1)
+        return Steps(obs, act, old.squeeze(-1), advantage.squeeze(-1), target)
+
+    def shuffled(self, rows: Tensor, word: str, epoch: int) -> Tensor:
+        """The rows in an order of this update and pass, by the member's key."""
+        order = rng.permutation(rng.fold(self.keys, word, self.updates, epoch), rows.shape[1])
+        return rows.gather(1, order.unsqueeze(-1).expand_as(rows))
+
+    def standardised(self, advantage: Tensor) -> Tensor:
+        """Advantages [P, B] less their mean, over their deviation, for members that want it."""
+        centred = advantage - advantage.mean(1, keepdim=True)
+        standard = centred / (advantage.std(1, correction=0, keepdim=True) + 1e-8)
+        return torch.where(self.normalize_advantages[:, None] > 0, standard, advantage)
