@@ -28,6 +28,8 @@ UNLABELLED = {"bc": "none", "iql": "true_reward"}
 """Agents that take no labels, and what their rows are called."""
 AGENTS = ("p_iql", "pt_iql", "oppo", "ipl", "cpl_kl", "cpl_bc", "cpl", "sft", "iql", "bc")
 """The agents, the longest first, so that two cores end at about the same time."""
+COSTLY = ("oppo", "pt_iql")
+"""Agents that learn from labels without faults alone, as they take several times as long as the others."""
 PROBABILISTIC = ("cpl", "cpl_bc", "cpl_kl", "p_iql", "pt_iql", "ipl")
 """Agents whose model is P(second preferred) = sigmoid(judge's difference); the others judge, but name no odds."""
 SEARCH_RESULTS = Path(__file__).parents[1] / "results" / "preferences_search.csv"
@@ -112,7 +114,7 @@ class Scale:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    updates: int = 3000
+    updates: int = 2400
     evaluations: int = 3
     most_episodes: int = 20
     pool: int = 5000
@@ -165,7 +167,7 @@ def conditions(agent: str, task: Task, scale: Scale) -> list[Condition]:
         return [Condition(UNLABELLED[agent])]
     budgets = scale.budgets if task.thorough else scale.budgets[1::2] or scale.budgets
     found = [Condition(labels, budget) for labels in LABELS for budget in budgets]
-    if task.thorough and scale.noisy_budget:
+    if task.thorough and scale.noisy_budget and agent not in COSTLY:
         faults = NOISES[1:]
         found += [Condition(labels, scale.noisy_budget, noise) for labels in LABELS for noise in faults]
     return found

@@ -47,9 +47,30 @@ def agreement_table(rows: Sequence[Row]) -> Table:
         rows=tuple(lines),
         words=3,
         caption=f"Share of decisive answers to held-out pairs ({first['folds']} folds of {first['pairs']} pairs that "
-        f"share no step) [95 % Wilson interval for one answer per pair], mean over {seeds} seeds. The script answers by "
-        "return. Return: mean in Gymnasium's v4 task of those that act, a report and no measure of agreement.",
+        f"share no step) [95 % Wilson interval for one answer per pair], mean over {seeds} seeds. The script answers "
+        "by return. Return: mean in Gymnasium's v4 task of those that act, a report and no measure of agreement.",
     )
+
+
+def human_findings(rows: Sequence[Row]) -> list[str]:
+    """Whose held-out agreement with people lies apart from guessing, in sentences made from the numbers."""
+    sentences = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == dataset and row["judged_by"] == "human"]
+        itself = [row for row in mine if row["learned_from"] == "-"]
+        sides: dict[str, list[str]] = {}
+        for agent in dict.fromkeys(row["agent"] for row in mine if row["learned_from"] == "human"):
+            found = pooled([row for row in mine if (row["agent"], row["learned_from"]) == (agent, "human")])
+            side = "above" if found.low > 0.5 else "below" if found.high < 0.5 else "level"
+            sides.setdefault(side, []).append(words(agent))
+        texts = {"above": "more often than guessing", "level": "not told apart from guessing"}
+        texts["below"] = "less often than guessing"
+        parts = [f"{text}: {', '.join(sides[side])}" for side, text in texts.items() if side in sides]
+        told = f"On {dataset.removesuffix('-v2')}, learners from people side with held-out people {'; '.join(parts)}."
+        if itself:
+            told += f" The return sides with them in {_share(pooled(itself))}."
+        sentences.append(told)
+    return sentences
 
 
 def _share(found: Interval) -> str:

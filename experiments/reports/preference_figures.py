@@ -31,7 +31,8 @@ def draw(folder: Path, prefix: str = "") -> None:
         InputError: a table that is missing or damaged, or a folder that cannot be written.
     """
     study = read_study(folder, prefix)
-    _budgets(study, folder / f"{prefix}{BUDGETS}")
+    if study.labels:
+        _budgets(study, folder / f"{prefix}{BUDGETS}")
     _curves(study, folder / f"{prefix}{CURVES}")
     if study.gaps:
         _accuracy(study, folder / f"{prefix}{ACCURACY}")

@@ -97,10 +97,13 @@ def _against_cloning(study: Study) -> str:
                 if study.of(agent=agent, dataset=dataset)
             ]
             named = agent if labels in UNLABELLED else f"{agent} ({words(labels)})"
-            parts.append(f"{named} {sides.count('above')} and {sides.count('below')}")
+            counts = {side: sides.count(side) for side in ("above", "below")}
+            if any(counts.values()):
+                told = [f"{side} on {count}" for side, count in counts.items() if count]
+                parts.append(f"{named} {' and '.join(told)}")
     return (
-        f"Tasks of {len(study.datasets)} on which an agent's interval (with {most} labels without faults) lies above "
-        f"and below that of behaviour cloning of all data: {'; '.join(parts)}."
+        f"Against behaviour cloning of all data, by whose intervals lie apart (with {most} labels without faults), of "
+        f"{len(study.datasets)} tasks: {'; '.join([*parts, 'all others on none']) if parts else 'all on none'}."
     )
 
 

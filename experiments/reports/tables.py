@@ -1,8 +1,9 @@
 """The README's tables and findings, made from files.
 
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
-``experiments/results/demo.csv`` and ``demo_labels.csv``, and the list of agents from ``agents/``. With the folder of a
-demo (``python -m experiments.reports.tables runs/demo``) it takes that demo's results over first.
+``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
+from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search) or of ``pbrl bench
+human-labels`` (``python -m experiments.reports.tables runs/demo``) it takes those results over first.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
 from .findings import findings
+from .human_tables import read_human
 from .page import Table, markdown_table
+from .preference_rows import read_study
 from .rows import read_labels, read_results
 from .score_tables import accuracy_table, score_table, words
+from .study_parts import SEARCH, STUDY_FILES, human_part, preferences_part
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -49,11 +53,13 @@ def generated() -> dict[str, str]:
         f"Made by `{first['command']}` on {first['cores']} cores ({float(first['total_seconds']):.0f} seconds, "
         f"torch {first['torch']}, MuJoCo {first['mujoco']}); rows in experiments/results/demo.csv."
     )
-    return {
+    parts = {
         "demo": "\n\n".join([markdown_table(score_table(rows)), " ".join(findings(rows)), source]),
         "labels": markdown_table(accuracy_table(judged)),
         "agents": markdown_table(agents_table()),
     }
+    made = {"preferences": ("preferences.csv", preferences_part), "human_labels": ("human_labels.csv", human_part)}
+    return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
 
 
 def fill(text: str, parts: Mapping[str, str]) -> str:
@@ -71,14 +77,24 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 
 
 def take_over(folder: Path) -> None:
-    """Copy a demo's tables and its figure to ``experiments/results``.
+    """Copy the tables and figures of a demo or a study to ``experiments/results``.
 
     Raises:
-        InputError: not the folder of a demo.
+        InputError: the folder is of neither.
     """
-    read_results(folder / "results.csv")
-    read_labels(folder / "labels.csv")
-    for name, kept in (("results.csv", "demo.csv"), ("labels.csv", "demo_labels.csv"), ("scores.png", "demo.png")):
+    if (folder / "preferences.csv").is_file():
+        read_study(folder)
+        files = {name: kept for name, kept in STUDY_FILES.items() if (folder / name).is_file()}
+    elif (folder / "search.csv").is_file():
+        files = {"search.csv": SEARCH}
+    elif (folder / "human_labels.csv").is_file():
+        read_human(folder / "human_labels.csv")
+        files = {"human_labels.csv": "human_labels.csv"}
+    else:
+        read_results(folder / "results.csv")
+        read_labels(folder / "labels.csv")
+        files = {"results.csv": "demo.csv", "labels.csv": "demo_labels.csv", "scores.png": "demo.png"}
+    for name, kept in files.items():
         with replacing(RESULTS / kept) as temporary:
             shutil.copyfile(folder / name, temporary)
 
