@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .data.source import Batch, Source, Transitions, Wants
+from .data.source import Batch, LabelledPairs, Source, Transitions, Wants
 
 Metrics = Mapping[str, Tensor]
 """Names to [P], one number per member."""
@@ -91,6 +91,15 @@ class Judge(Protocol):
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """What each segment is worth, higher being better: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
+        ...
+
+
+@runtime_checkable
+class Personal(Protocol):
+    """A learner for many users, which acts and judges for the one whose answers it is told."""
+
+    def condition(self, answers: LabelledPairs | None) -> None:
+        """Serve from now on the user who gave these answers (for each member its own); None: nobody known."""
         ...
 
 

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pbrl import rng
-from pbrl.agent import Agent, Learner
+from pbrl.agent import Agent, Learner, Personal
+from pbrl.data.answered import answered
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 from pbrl.evaluation import Scores, normalise
@@ -26,7 +27,7 @@ from pbrl.spec import Spec
 from .options import Flag, Name
 from .plan import request_of
 from .population import Machine, Population, machine, make_learner, populate
-from .problem import check_simulator
+from .problem import check_simulator, load_file
 from .reading import read
 from .score_table import interval, title
 from .train import play
@@ -45,6 +46,9 @@ class EvaluateOptions:
     """Draw actions from the policies, instead of taking the likeliest."""
     env: Name = None
     """Another simulator of the same sizes. By default the one of the training."""
+    answers: Name = None
+    """File of answers (our .hdf5 or .npz of humans) of the user to act for, where the agent serves many, as vpl does.
+    By default it acts for nobody known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +59,14 @@ class Restored:
         population: its members.
         learner: with the state of the checkpoint.
         machine: what to compute on.
+        spec: what it knows of the problem.
         updates: how many had been made.
     """
 
     population: Population
     learner: Learner
     machine: Machine
+    spec: Spec
     updates: int
 
 
@@ -79,7 +85,7 @@ def restore(run: Run) -> Restored:
     on = machine(request.options.machine, request.options.run.updates)
     population = populate(request, labels, on)
     learner = make_learner(request, spec, population)
-    return Restored(population, learner, on, run.load(learner))
+    return Restored(population, learner, on, spec, run.load(learner))
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -98,10 +104,13 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise InputError(f"{options.run}: names no simulator, expected --env such as Reacher-v5")
     check_simulator(env, Spec(**run.config["identity"]["spec"]))
     members = len(restored.population.members)
+    if options.answers is not None:
+        _tell(restored, options.answers, str(options.run))
     keys = rng.fold(learner.keys, "stochastic") if options.stochastic else None
     scores = play(learner, env, members, options.episodes, restored.machine, keys)
     how = "stochastic" if options.stochastic else "greedy"
-    path = run.folder / f"evaluation-{env.replace('/', '-')}-{how}.csv"
+    whom = "" if options.answers is None else f"-for-{Path(options.answers).stem}"
+    path = run.folder / f"evaluation-{env.replace('/', '-')}-{how}{whom}.csv"
     write(path, scores)
     same = trained is not None and trained["env"] == env and trained["reference"] is not None
     reference = (float(trained["reference"][0]), float(trained["reference"][1])) if same else None
@@ -109,6 +118,23 @@ def evaluate(arguments: Sequence[str]) -> int:
     out.print(table(restored, scores, reference, f"{env}, {options.episodes} episodes, {how}"))
     out.print(f"every episode: {path}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _tell(restored: Restored, file: str, run: str) -> None:
+    """Let the agents know a user by stored answers.
+
+    Raises:
+        InputError: agents that do not ask who the user is, or a file that is damaged or of other sizes.
+    """
+    learner, stored, on = restored.learner, load_file(file), restored.machine
+    if not isinstance(learner, Personal):
+        raise InputError(f"{run}: this agent acts alike for all users, expected --answers for one such as vpl")
+    segments, spec = stored.pairs.segments, restored.spec
+    found = (segments.obs.shape[-1], segments.act.shape[-1])
+    if found != (spec.obs_size, spec.act_size):
+        sizes = f"{found[0]} observations and {found[1]} actions"
+        raise InputError(f"{file}: the segments have {sizes}, expected {spec.obs_size} and {spec.act_size}")
+    learner.condition(answered(stored, len(restored.population.members), on.dtype, on.device))
 
 
 def write(path: Path, scores: Scores) -> None:

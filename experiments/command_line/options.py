@@ -64,6 +64,10 @@ class LabelOptions:
     mean return of a segment."""
     label_gamma: Number = None
     """Discount of partial_return:discounted, which needs it."""
+    label_users: int = 1
+    """Users who answer, each pair being put to one of them. Agents for many users, such as vpl, are told to whom."""
+    label_opposed: float = 0.0
+    """Share of the users who prefer the opposite."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         self._at_least(1, pairs=self.label.pairs, segment_length=self.label.segment_length, updates=self.run.updates)
         self._at_least(0, episodes=self.run.episodes, threads=self.machine.threads, label_seed=self.label.label_seed)
+        self._at_least(1, label_users=self.label.label_users)
+        if not 0 <= self.label.label_opposed <= 1:
+            raise InputError(f"label_opposed is {self.label.label_opposed:g}, expected a share of 0 to 1")
         self._at_least(1, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
         seeds = self.run.seed
         if not seeds:

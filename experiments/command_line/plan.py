@@ -45,6 +45,7 @@ class Plan:
         population: the members.
         learner: which trains them.
         source: what it draws from.
+        told: [P] labelled pairs that each member learns from, or None.
         held_out: [P] labelled pairs to test each member on, or None.
         simulator: where to play, or None.
         identity: all that the final weights depend on, as JSON has it.
@@ -56,6 +57,7 @@ class Plan:
     population: Population
     learner: Learner
     source: Source
+    told: tuple[Preferences | None, ...]
     held_out: tuple[Preferences | None, ...]
     simulator: Simulator | None
     identity: dict[str, Any]
@@ -94,8 +96,10 @@ def plan(request: Request) -> Plan:
         notes = [*notes, "no evaluation: the data name no simulator, choose one with --env"]
     notes = [*notes, *(each.note for each in told if each.note)]
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
-    tests = tuple(each.held_out for each in of_member) or (None,) * len(population.members)
-    return Plan(request, on, population, learner, source, tests, where, identity, tuple(notes))
+    nobody = (None,) * len(population.members)
+    lessons = tuple(each.train for each in of_member) or nobody
+    tests = tuple(each.held_out for each in of_member) or nobody
+    return Plan(request, on, population, learner, source, lessons, tests, where, identity, tuple(notes))
 
 
 def _check_wanted(learner: Learner, source: Source) -> None:
@@ -142,6 +146,8 @@ def _describe(told: Answers) -> dict[str, Any]:
         for tensor in (preferences.pairs.segments.row, preferences.pairs.first, preferences.pairs.second):
             digest.update(tensor.cpu().numpy().tobytes())
         digest.update(preferences.label.cpu().numpy().tobytes())
+        if preferences.user is not None:
+            digest.update(preferences.user.cpu().numpy().tobytes())
         content[side] = {"pairs": len(preferences), "fingerprint": digest.hexdigest()[:16]}
     return content
 

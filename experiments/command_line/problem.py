@@ -15,7 +15,9 @@ from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.checks import check_finite
 from pbrl.data.files import about
 from pbrl.errors import InputError
+from pbrl.labelers.mixture import Mixture
 from pbrl.labelers.oracle import load_critic
+from pbrl.labelers.protocols import Labeler
 from pbrl.labelers.teachers import LABELERS, Teacher, make_labeler, mean_segment_return
 from pbrl.spec import Spec
 
@@ -119,7 +121,7 @@ def _split(stored: Preferences, name: str, held_out: float, key: Tensor) -> Answ
     return Answers(train, held, note if dropped else "")
 
 
-def _asked(labeler: Teacher, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
+def _asked(labeler: Labeler, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
     count, length, share = options.pairs, options.segment_length, options.held_out
     if not share:
         return Answers(
@@ -131,7 +133,17 @@ def _asked(labeler: Teacher, options: LabelOptions, dataset: Dataset, key: Tenso
     return Answers(labeler(training, rng.fold(key, "answers")), labeler(unseen, rng.fold(key, "held-out answers")))
 
 
-def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Teacher:
+def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Labeler:
+    """The teacher who is asked, or a crowd of teachers of whom some prefer the opposite."""
+    teacher, users = _teacher(options, labels, dataset, source), options.label_users
+    if users == 1:
+        return teacher
+    opposed = round(options.label_opposed * users)
+    opposite = dataclasses.replace(teacher, mistake=1.0 - teacher.mistake)
+    return Mixture((teacher,) * (users - opposed) + (opposite,) * opposed, (1.0 / users,) * users)
+
+
+def _teacher(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Teacher:
     margin = options.label_margin
     if margin is None and (options.label_skip or options.label_equal):
         if labels not in IN_REWARD:
@@ -245,6 +257,8 @@ def check_effect(
             unused["label_gamma"] = f"it is the discount of {DISCOUNTED}"
         if not (options.label_equal or options.label_skip):
             unused["label_margin"] = "it is the unit of --label-equal and --label-skip"
+        if options.label_users == 1:
+            unused["label_opposed"] = "it is a share of several --label-users"
     for name in own:
         if name in unused and name in given:
             raise InputError(

@@ -84,7 +84,7 @@ def _held_out(planned: Plan) -> list[float]:
         mine = [i for i, name in enumerate(planned.population.labels) if name == label]
         preferences = planned.held_out[mine[0]]
         assert preferences is not None  # all labelers hold out, or none
-        share = held_out.accuracy(planned.learner, preferences, planned.machine.dtype)
+        share = held_out.accuracy(planned.learner, preferences, planned.machine.dtype, planned.told[mine[0]])
         assert share is not None  # it is a judge
         for i in mine:
             shares[i] = float(share[i])
