@@ -189,6 +189,7 @@ def agent_config(name: str, scale: Scale, choice: Mapping[str, Any]) -> Any:
     elif name == "oppo":
         wanted = {"lr": 1e-3, "width": scale.hidden // 2, "layers": 1, "context": 10, "normalize_obs": True}
         wanted |= {"batch_size": scale.batch_pairs // 2, "warmup": scale.updates // 60, "star_lr": 1e-2}
+        wanted |= {"match_every": 2}
     else:
         wanted |= {"batch_size": scale.transitions}
     if name == "iql":
@@ -198,7 +199,7 @@ def agent_config(name: str, scale: Scale, choice: Mapping[str, Any]) -> Any:
         wanted |= {"reward_updates": third, "reward_ensemble": 1, "reward_batch_size": scale.batch_pairs}
     if name == "pt_iql":
         wanted |= {"actor_decay": scale.updates - third, "reward_updates": third, "reward_width": scale.hidden // 2}
-        wanted |= {"reward_heads": 2, "reward_batch_size": scale.batch_pairs, "relabel_stride": 10}
+        wanted |= {"reward_heads": 2, "reward_batch_size": scale.batch_pairs // 2, "relabel_stride": 10}
     return algorithm.config(**{**wanted, **choice})
 
 
