@@ -22,8 +22,13 @@ from .mdps import EpisodicMDP, Floats
 
 def generator(key: int, *data: str | int) -> np.random.Generator:
     """A numpy generator that is a function of a member's key, purposes and steps alone (as ``pbrl.rng.fold``)."""
-    folded = int(rng.fold(torch.tensor(key), *data))
-    return np.random.Generator(np.random.Philox(key=folded & ((1 << 64) - 1)))
+    return generators(np.array([key], dtype=np.int64), *data)[0]
+
+
+def generators(keys: NDArray[np.int64], *data: str | int) -> list[np.random.Generator]:
+    """One for each of the keys [P]."""
+    folded = rng.fold(torch.from_numpy(keys.copy()), *data).tolist()
+    return [np.random.Generator(np.random.Philox(key=key & ((1 << 64) - 1))) for key in folded]
 
 
 def sample_counts(
@@ -44,8 +49,7 @@ def sample_counts(
     counts = np.zeros((size, horizon, states, actions, states))
     transition = np.broadcast_to(mdp.transition, (size, *mdp.transition.shape[-4:]))
     first = np.broadcast_to(mdp.first, (size, states))
-    for p in range(size):
-        draw = generator(int(keys[p]), "episodes", step)
+    for p, draw in enumerate(generators(keys, "episodes", step)):
         for policy, share in zip(policies[p], draw.multinomial(episodes, weights[p])):
             if share == 0:
                 continue

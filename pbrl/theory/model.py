@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..members import Members
 from .learner import Metrics, TabularSpec
 from .mdps import Floats
@@ -28,12 +29,17 @@ class CountedModel:
         keys: [P].
         counts: [P, H, S, A, S'] how often each transition was seen.
         episodes: how many episodes that took, without the offline ones.
+
+    Raises:
+        InputError: a problem for another number of members.
     """
 
     def __init__(self, spec: TabularSpec, members: Members[Any]) -> None:
         self.spec = spec
         self.keys = members.keys.cpu().numpy()
         size, (horizon, states, actions) = len(members), spec.shape
+        if spec.reward.ndim == 4 and len(spec.reward) != size:
+            raise InputError(f"the problem holds {len(spec.reward)} MDPs for {size} members, expected 1 or as many")
         self.counts = np.zeros((size, horizon, states, actions, states))
         if spec.offline is not None:
             self.counts += spec.offline
