@@ -129,3 +129,12 @@ def gaussian_kl(mean: Tensor, log_var: Tensor, prior_mean: Tensor, prior_log_var
     ratio = torch.exp(log_var - prior_log_var)
     distance = (mean - prior_mean).square() * torch.exp(-prior_log_var)
     return 0.5 * (ratio + distance - 1.0 - (log_var - prior_log_var)).sum(-1)
+
+
+def mirror_descent(moved: Tensor, advantage: Tensor, step: Tensor | float) -> Tensor:
+    """-ratio A + (ratio log ratio - ratio + 1) / step, elementwise, of log ratio = ``moved``.
+
+    Under the old policy the second term's mean is KL(new || old) / step: the objective of MDPO (Tomar et al. 2020).
+    """
+    ratio = moved.exp()
+    return (ratio * moved - ratio + 1.0) / step - ratio * advantage

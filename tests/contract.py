@@ -40,6 +40,7 @@ SMALL: Mapping[str, Any] = {
     "epochs": 2,
     "queue": 4,
     "snapshots": 2,
+    "value_epochs": 2,
     "subsample": 3,
     "replay_batch_size": 6,
     "actor_decay": 40,
