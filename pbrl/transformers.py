@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import rng
 from .errors import InputError
-from .nets import StackedLinear, dropout, relu
+from .nets import StackedLinear, dropout, linear, relu
 
 Activation = Literal["gelu", "relu"]
 _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
@@ -26,6 +26,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "relu": relu,
 }
 _DEVIATION = 0.02
+_WEIGHTS, _ATTENTION, _MLP = range(3)  # purposes of keys; the compiler cannot hash words
 
 
 def attention_mask(length: int, *, causal: bool, present: Tensor | None, device: torch.device | str) -> Tensor | None:
@@ -105,6 +106,11 @@ class StackedAttention(nn.Module):
         self.heads = heads
         self.projection = _linear(rng.fold(keys, "projection"), size, 3 * size, dtype)
         self.out = _linear(rng.fold(keys, "out"), size, size, dtype)
+        # Keys get no bias: it would add the same to all scores of a query, and its gradient is nothing but rounding.
+        self.biased: Tensor
+        biased = torch.ones(3, size, dtype=dtype, device=keys.device)
+        biased[1] = 0.0
+        self.register_buffer("biased", biased.flatten(), persistent=False)
         self.rate: Tensor | None
         self.register_buffer("rate", rate)
 
@@ -117,7 +123,8 @@ class StackedAttention(nn.Module):
             key: [P], switches dropout on.
         """
         members, batch, length, _ = x.shape
-        parts = self.projection(x.flatten(1, 2)).reshape(members, batch, length, 3, self.heads, -1)
+        weight, bias = self.projection.weight, self.projection.bias * self.biased
+        parts = linear(x.flatten(1, 2), weight, bias).reshape(members, batch, length, 3, self.heads, -1)
         query, keys, value = parts.permute(3, 0, 1, 4, 2, 5)  # [P, B, H, T, D / H] each
         weights = attention_weights(query, keys, allowed)
         if self.rate is not None and key is not None:
@@ -144,12 +151,12 @@ class StackedBlock(nn.Module):
 
     def forward(self, x: Tensor, allowed: Tensor | None, key: Tensor | None) -> Tensor:
         """x [P, B, T, D] -> the same shape."""
-        inner = None if key is None else rng.fold(key, "weights")
-        x = x + self._dropped(self.attention(self.before_attention(x), allowed, inner), key, "attention")
+        inner = None if key is None else rng.fold(key, _WEIGHTS)
+        x = x + self._dropped(self.attention(self.before_attention(x), allowed, inner), key, _ATTENTION)
         hidden = _ACTIVATIONS[self.activation](self.wide(self.before_mlp(x).flatten(1, 2)))
-        return x + self._dropped(self.narrow(hidden).reshape(x.shape), key, "mlp")
+        return x + self._dropped(self.narrow(hidden).reshape(x.shape), key, _MLP)
 
-    def _dropped(self, x: Tensor, key: Tensor | None, where: str) -> Tensor:
+    def _dropped(self, x: Tensor, key: Tensor | None, where: int) -> Tensor:
         return x if self.rate is None or key is None else dropout(x, self.rate, rng.fold(key, where))
 
 

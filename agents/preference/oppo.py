@@ -52,6 +52,8 @@ from pbrl.optim import Adam, minimise
 from pbrl.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy, pieces
 from pbrl.spec import Spec
 
+_NOISE, _ENCODER, _POLICY = range(3)  # purposes of keys; the compiler cannot hash words
+
 
 @dataclass(frozen=True)
 class OPPOConfig:
@@ -227,10 +229,10 @@ class OPPO(nn.Module):
     def _matching_loss(self, windows: Windows, key: Tensor) -> Tensor:
         """L_match of windows whose observations are blurred for the policy, [P]."""
         obs = self.normalizer(windows.obs)
-        noise = rng.normal(rng.fold(key, "noise"), *obs.shape[1:], dtype=obs.dtype)
+        noise = rng.normal(rng.fold(key, _NOISE), *obs.shape[1:], dtype=obs.dtype)
         blurred = obs + self.state_noise.reshape(-1, 1, 1, 1) * noise
-        code = self.encoder(obs, windows.act, windows.present, rng.fold(key, "encoder"))
-        return self.matching(obs, windows.act, windows.present, code, rng.fold(key, "policy"), seen=blurred)
+        code = self.encoder(obs, windows.act, windows.present, rng.fold(key, _ENCODER))
+        return self.matching(obs, windows.act, windows.present, code, rng.fold(key, _POLICY), seen=blurred)
 
     def matching(
         self, obs: Tensor, act: Tensor, present: Tensor, code: Tensor, key: Tensor | None, *, seen: Tensor
@@ -244,10 +246,10 @@ class OPPO(nn.Module):
     def _context_losses(self, pairs: Compared, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of step 2 plus that of step 3, [P], the gradient of neither reaching the other's; and metrics."""
         obs, act, present = (x.flatten(1, 2) for x in (self.normalizer(pairs.obs), pairs.act, pairs.present))
-        code = self.encoder(obs, act, present, rng.fold(key, "encoder"))  # [P, 2 B, Z]
+        code = self.encoder(obs, act, present, rng.fold(key, _ENCODER))  # [P, 2 B, Z]
         obs, act, present = (pieces(x, self.config.context) for x in (obs, act, present))
         asked = code.repeat_interleave(obs.shape[1] // code.shape[1], 1)
-        match = self.matching(obs, act, present, asked, rng.fold(key, "policy"), seen=obs)
+        match = self.matching(obs, act, present, asked, rng.fold(key, _POLICY), seen=obs)
         norm = length_penalty(code, self.config.norm)
         apart = code.unflatten(1, (-1, 2))  # [P, B, 2, Z]
         star, margin = self.star.unsqueeze(2), self.margin[:, None]
