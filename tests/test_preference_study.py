@@ -350,8 +350,8 @@ def row(
     return {**told, **rest, "label_errors": "0.3" if noise != "none" else "0", "episodes": "3", "updates": "8"}
 
 
-def made(*rows: tuple[Any, ...], **named: Any) -> Study:
-    return Study(tuple(row(*one, seed=seed, **named) for one in rows for seed in range(5)), (), (), ())
+def made(*rows: tuple[str, str, int, float], noise: str = "none") -> Study:
+    return Study(tuple(row(*one, seed, noise=noise) for one in rows for seed in range(5)), (), (), ())
 
 
 def sentence(found: Study, part: str) -> str:

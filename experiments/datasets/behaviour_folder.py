@@ -115,7 +115,8 @@ def _replay(path: Path, spec: Spec) -> Transitions:
             raise InputError("obs has no rows, expected at least one transition")
         term, trunc = (flags(arrays[name], name, count) for name in ("term", "trunc"))
         check_ends(term, trunc)
-    return Transitions(*(arrays[name] for name in REPLAY[:4]), term=term.numpy(), trunc=trunc.numpy())
+    arrays |= {"term": term.numpy(), "trunc": trunc.numpy()}
+    return Transitions(**{name: arrays[name] for name in REPLAY})
 
 
 def _renamed(name: str) -> str:

@@ -129,36 +129,31 @@ def ask(task: Task, scale: Scale, folder: Path) -> Questions:
     pool, unseen = questions(held, rest, scale.pool, scale.held_out_pairs, task.segment_length, key)
     made = f"{dataset.fingerprint}-{task.segment_length}-{scale.data_seed}-{scale.pool}-{scale.held_out_pairs}"
     path = folder / "scores" / f"{task.dataset.replace('/', '-')}.npz"
-    stored = _stored(path, made, (len(pool.segments), len(unseen.segments)))
+    stored = _stored(path, made)
     if stored is None:
         critic = load_critic(data.resolve(task.dataset))
-        stored = {}
-        for labels in LABELS:
-            score = make_labeler(labels, critic=critic).score
-            stored |= {f"{labels} pool": score(pool.segments).double().numpy()}
-            stored |= {f"{labels} held out": score(unseen.segments).double().numpy()}
+        scores = [make_labeler(labels, critic=critic).score for labels in LABELS]
+        stored = [torch.stack([score(part.segments).double() for score in scores]) for part in (pool, unseen)]
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, made=made, **stored)
-    tensors = {name: torch.from_numpy(values) for name, values in stored.items()}
+            np.savez(file, made=made, pool=stored[0].numpy(), held_out=stored[1].numpy())
     return Questions(
         dataset=rest,
         pool=pool,
         held_out=unseen,
-        scores={labels: tensors[f"{labels} pool"] for labels in LABELS},
-        held_out_scores={labels: tensors[f"{labels} held out"] for labels in LABELS},
+        scores=dict(zip(LABELS, stored[0])),
+        held_out_scores=dict(zip(LABELS, stored[1])),
         reference=(float(reference[0]), float(reference[1])),
     )
 
 
-def _stored(path: Path, made: str, sizes: tuple[int, int]) -> dict[str, NDArray[np.float64]] | None:
-    """The scores in a file, if they are those of these segments."""
+def _stored(path: Path, made: str) -> list[Tensor] | None:
+    """[labels, M] scores of the pool's segments and [labels, K] of the held-out ones, if the file is of these."""
     if not path.is_file():
         return None
-    names = {f"{labels} {part}": size for labels in LABELS for part, size in zip(("pool", "held out"), sizes)}
     try:
         with np.load(path, allow_pickle=False) as file:
-            if str(file["made"]) != made or any(file[name].shape != (size,) for name, size in names.items()):
-                return None
-            return {name: file[name] for name in names}
+            return (
+                [torch.from_numpy(file[name]) for name in ("pool", "held_out")] if str(file["made"]) == made else None
+            )
     except (OSError, ValueError, KeyError, EOFError):
         return None
