@@ -23,7 +23,7 @@ from ..regret import curves, studies
 
 PAPER = "StepMix (Li et al., ICML 2023)"
 SEEDS: dict[Size, int] = {"smoke": 20, "standard": 300, "full": 1000}
-SHARE, GROWTH = 0.9, 0.1
+SHARE, GROWTH = 0.6, 0.1
 
 
 @cache
@@ -53,7 +53,7 @@ def _violations(trial: Trial, name: str, width: float) -> Measured:
     return share(int((bad > 0).sum()), len(bad), f"seeds with a violating episode, {int(bad.sum())} such episodes")
 
 
-_SETTING = "random MDP S5 A3 H4 with few rewards; Boltzmann baseline; threshold 0.9 of its value; exact values"
+_SETTING = "random MDP S5 A3 H4 with few rewards; Boltzmann baseline; threshold 0.6 of its value; exact values"
 _SAFE = ("the baseline is known and safe", "rewards are known", "the threshold is below the baseline's value")
 
 SM1 = Check(
@@ -147,7 +147,7 @@ def _price(trial: Trial, name: str) -> Measured:
     episodes = trial.pick(1_000_000, 10_000_000, 10_000_000)
     seeds = _seeds(trial, 100)
     when = np.array([episodes // 100, episodes])
-    safe, plain = _trace(name, seeds, episodes).at(when), _trace("ucbvi", seeds, episodes).at(when)
+    safe, plain = (_trace(who, seeds, episodes, 1.0, 0.9).at(when) for who in (name, "ucbvi"))
     draw = np.random.default_rng(trial.seed)
     weights = draw.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), RESAMPLES) / len(seeds)
 
@@ -165,7 +165,7 @@ SM4 = Check(
     id="SM4",
     paper=PAPER,
     claim="Safety has an additive price: StepMix's regret relative to plain optimism's falls as episodes go on.",
-    setting=f"{_SETTING}; 100 seeds; the ratio of mean regrets after 10^7 episodes over the same after 10^5",
+    setting="the MDP of SM1, threshold 0.9 of the baseline; 100 seeds; ratio of mean regrets at 10^7 over at 10^5",
     assumptions=_SAFE,
     bound=0.9,
     bound_says="a ratio that falls by at least a tenth over two decades; the theorem says that it tends to 1",
