@@ -200,7 +200,11 @@ def test_any_agent_trains_with_few_updates(name: str, tmp_path: Path) -> None:
     words = [f"--{key.replace('_', '-')}={value}" for key, value in small.items() if key in fields]
     assert all(is_shared(fields[key]) for key in small if key in fields)
     words += PAIRS if agents.find(name).family == "preference" else []
-    assert cli.main(["train", name, "--dataset", str(data), *SHORT, *words, "--out", str(tmp_path)]) == 0
+    words += ["--dataset", str(data), *SHORT]
+    if "environments" in fields:  # it plays itself
+        words = ["--env", "PointMass-v0", "--env-steps", "40", "--episodes", "2"]
+        words += ["--environments", "2", "--steps", "10", "--hidden", "8"]
+    assert cli.main(["train", name, *words, "--out", str(tmp_path)]) == 0
     assert Run.open(only_run(tmp_path)).metrics()
 
 

@@ -12,6 +12,8 @@ import tyro
 
 from pbrl.errors import InputError
 
+from .online_options import OnlineOptions
+
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
@@ -77,8 +79,8 @@ class RunOptions:
     seed: tuple[int, ...] = (0,)
     """One or more seeds; every combination of swept values is trained with each of them, all as one stack."""
     updates: int = 10_000
-    """Steps of training, over all stages. The papers' counts, such as bc-updates = 200000, are for runs of up to a
-    million: stages that do not fit are shortened in proportion, unless you set them yourself."""
+    """Steps of training on the data set, over all stages. The papers' counts, such as bc-updates = 200000, are for runs
+    of up to a million: stages that do not fit are shortened in proportion, unless you set them yourself."""
     eval_every: Count = None
     """Updates between evaluations. By default a tenth of updates."""
     episodes: int = 10
@@ -112,10 +114,12 @@ class TrainOptions:
     data: DataOptions = field(default_factory=DataOptions)
     label: LabelOptions = field(default_factory=LabelOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    online: OnlineOptions = field(default_factory=OnlineOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
-        self._at_least(1, pairs=self.label.pairs, segment_length=self.label.segment_length, updates=self.run.updates)
+        self._at_least(1, pairs=self.label.pairs, segment_length=self.label.segment_length)
+        self._at_least(0 if self.online.env_steps else 1, updates=self.run.updates)
         self._at_least(0, episodes=self.run.episodes, threads=self.machine.threads, label_seed=self.label.label_seed)
         self._at_least(1, label_users=self.label.label_users)
         if not 0 <= self.label.label_opposed <= 1:
@@ -143,6 +147,17 @@ class TrainOptions:
         for name, value in values.items():
             if value < least:
                 raise InputError(f"{name} is {value}, expected at least {least}")
+
+    @property
+    def offline_updates(self) -> int:
+        """Updates on data before those in the simulator: none without a data set."""
+        return 0 if self.online.env_steps and self.data.dataset is None else self.run.updates
+
+    @property
+    def all_updates(self) -> int:
+        """Updates on data and in the simulator."""
+        online = max(0, self.online.env_steps - self.online.random(self.data.dataset is not None))
+        return self.offline_updates + round(online * self.online.updates_per_step)
 
     @property
     def eval_every(self) -> int:
@@ -182,5 +197,6 @@ class TrainOptions:
             DataOptions(**content["data"]),
             LabelOptions(**label),
             RunOptions(**run),
+            OnlineOptions(**content["online"]),
             MachineOptions(**content["machine"]),
         )

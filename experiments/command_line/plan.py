@@ -18,6 +18,8 @@ from pbrl.errors import InputError
 from pbrl.run import Run
 
 from .arguments import Request
+from .online_problem import check_effect as check_online_effect
+from .online_problem import check_learner, check_place, spec_of_simulator
 from .options import TrainOptions
 from .population import Machine, Population, fitted, machine, make_learner, populate
 from .problem import (
@@ -44,7 +46,7 @@ class Plan:
         machine: what to compute on.
         population: the members.
         learner: which trains them.
-        source: what it draws from.
+        source: what it draws from, or None where it learns from nothing but the simulator.
         told: [P] labelled pairs that each member learns from, or None.
         held_out: [P] labelled pairs to test each member on, or None.
         simulator: where to play, or None.
@@ -56,7 +58,7 @@ class Plan:
     machine: Machine
     population: Population
     learner: Learner
-    source: Source
+    source: Source | None
     told: tuple[Preferences | None, ...]
     held_out: tuple[Preferences | None, ...]
     simulator: Simulator | None
@@ -71,15 +73,21 @@ def plan(request: Request) -> Plan:
         InputError: whatever is wrong with it.
     """
     options = request.options
+    online = options.online.env_steps > 0
     request, notes = fitted(request)
-    on = machine(options.machine, options.run.updates)
+    on = machine(options.machine, options.all_updates)
     dataset = load_dataset(options.data)
     named = options.label.labels
     stored = load_file(named[0]) if dataset is None and named and is_file(named[0]) else None
-    spec = spec_of(dataset, stored)
-    where = simulator(options.data, dataset, spec) if options.run.episodes else None
+    alone = online and dataset is None and stored is None
+    spec = spec_of_simulator(options.data.env) if alone else spec_of(dataset, stored)
+    where = simulator(options.data, dataset, spec) if options.run.episodes or online else None
     population = populate(request, named or ("none",), on)
     learner = make_learner(request, spec, population)
+    check_learner(learner, request.agent, population.members.shared, options)
+    check_online_effect(options, request.given, on_policy="rollout" in learner.wants(), agent=request.agent)
+    if online:
+        check_place(where, options)
     wants_pairs = "pairs" in learner.wants()
     labels = check_labels(named, request.agent, wants_pairs)
     if labels != named:
@@ -88,8 +96,10 @@ def plan(request: Request) -> Plan:
     told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if wants_pairs else []
     of_member = [told[labels.index(name)] for name in population.labels] if told else []
     preferences = [each.train for each in of_member] if len(told) > 1 else told[0].train if told else None
-    source = Source.of(dataset, preferences, dtype=on.dtype, device=on.device)
-    _check_wanted(learner, source)
+    source = None
+    if not alone:
+        source = Source.of(dataset, preferences, dtype=on.dtype, device=on.device)
+        _check_wanted(learner, source)
     if not isinstance(learner, Agent):
         where = None
     elif where is None and options.run.episodes:
@@ -130,6 +140,7 @@ def _identity(
         "spec": {name: value for name, value in spec.items() if name in kept},
         "simulator": None if where is None else dataclasses.asdict(where),
         "members": len(population.members),
+        "online": dataclasses.asdict(request.options.online) if request.options.online.env_steps else None,
         **dataclasses.asdict(on),
     }
     return json.loads(json.dumps(identity))  # type: ignore[no-any-return]
@@ -160,7 +171,10 @@ def start(planned: Plan) -> Run:
     """
     options = planned.request.options
     labels = planned.identity["labels"]
-    title = options.run.name or "-".join((planned.request.agent, *(name.rsplit("/", 1)[-1] for name in labels)))
+    named = tuple(name.rsplit("/", 1)[-1] for name in labels)
+    if options.online.env_steps and planned.simulator is not None:
+        named = (planned.simulator.env.replace("/", "-"),)
+    title = options.run.name or "-".join((planned.request.agent, *named))
     data, label = options.data, options.label
     kept = dataclasses.replace(
         options,

@@ -13,6 +13,9 @@ from pbrl.statistics import iqm, stratified_bootstrap
 
 from .plan import Plan
 
+WORDS = {"updates": "updates", "env_steps": "environment steps"}
+"""What a run's series count, in words."""
+
 
 def main_metric(run: Run) -> str | None:
     """What a run is judged by: its normalised score, its return, or its accuracy on held-out labels."""
@@ -56,7 +59,7 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
     )
     table.add_column("members")
     table.add_column("seeds", justify="right")
-    table.add_column(f"last (at {updates[-1]} updates)", justify="right")
+    table.add_column(f"last (at {updates[-1]} {WORDS[run.count]})", justify="right")
     table.add_column("best of all evaluations (optimistic)", justify="right")
     if accuracy.size and metric != "held_out_accuracy":
         table.add_column("held-out labels predicted", justify="right")
@@ -87,5 +90,9 @@ def draw(planned: Plan, run: Run) -> None:
             for group in dict.fromkeys(groups)
         }
         figures.learning_curves(
-            curves, run.figures / f"{metric}.png", title=f"{planned.request.agent}: {metric}", axis=title(metric)
+            curves,
+            run.figures / f"{metric}.png",
+            title=f"{planned.request.agent}: {metric}",
+            axis=title(metric),
+            progress=WORDS[run.count],
         )

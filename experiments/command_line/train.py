@@ -14,6 +14,7 @@ from pbrl.run import Run
 from .. import held_out
 from .plan import Plan
 from .population import Machine
+from .train_online import train_online
 
 Values = Mapping[str, Sequence[float]]
 """Metric names to one number per member."""
@@ -25,35 +26,40 @@ def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None
     Args:
         planned: what to train; its learner is changed.
         run: where metrics and checkpoints go.
-        watch: called with the count of updates and what was just recorded.
+        watch: called with the count of updates on data plus steps online, and what was just recorded.
 
     Raises:
         InputError: a checkpoint that does not fit, or a folder that cannot be written.
     """
     options, learner = planned.request.options, planned.learner
-    if run.saved() is not None:
+    saved = run.saved()
+    if saved is not None:
         run.load(learner)
-    total = options.run.updates
-    with run.recording(planned.population.names, updates=learner.updates) as record:
-        for metrics in loops.offline(learner, planned.source, total, every=options.record_every):
-            now = learner.updates
-            values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
-            if now % options.eval_every == 0 or now == total:
-                values |= measure(planned)
-            record(now, values)
-            if now % options.checkpoint_every == 0 or now == total:
-                run.save(learner)
-            watch(now, values)
+    total = options.offline_updates
+    steps = 0 if saved is None else saved.env_steps
+    names = planned.population.names
+    with run.recording(names, updates=learner.updates, env_steps=steps, offline=total) as record:
+        if planned.source is not None and not steps:
+            for metrics in loops.offline(learner, planned.source, total, every=options.record_every):
+                now = learner.updates
+                values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
+                if now % options.eval_every == 0 or now == total:
+                    values |= measure(planned)
+                record(now, values)
+                if now % options.checkpoint_every == 0 or now == total:
+                    run.save(learner)
+                watch(now, values)
+        if options.online.env_steps:
+            train_online(planned, run, record, watch, measure)
 
 
 def measure(planned: Plan) -> dict[str, Sequence[float]]:
     """Scores in the simulator and accuracy on held-out labels, where there are such."""
     found: dict[str, Sequence[float]] = {}
     learner, members = planned.learner, planned.population.members
-    if planned.simulator is not None and isinstance(learner, Agent):
-        scores = play(
-            learner, planned.simulator.env, len(members), planned.request.options.run.episodes, planned.machine
-        )
+    episodes = planned.request.options.run.episodes
+    if planned.simulator is not None and episodes and isinstance(learner, Agent):
+        scores = play(learner, planned.simulator.env, len(members), episodes, planned.machine)
         found["return"] = scores.mean.tolist()
         if planned.simulator.reference is not None:
             found["score"] = evaluation.normalise(scores.mean, planned.simulator.reference).tolist()

@@ -11,6 +11,7 @@ from rich.console import Console
 import agents
 from pbrl import loops
 from pbrl.agent import Agent
+from pbrl.checkpoint import Checkpoint
 from pbrl.errors import InputError
 from pbrl.run import Run
 
@@ -23,7 +24,8 @@ from .train import train as fit
 HELP = """usage: pbrl train AGENT [options]
        pbrl train --resume RUN
 
-Trains one agent on a data set: every combination of seeds and swept values is a member of one stack.
+Trains one agent on a data set, in a simulator, or first on the one and then in the other: every combination of seeds
+and swept values is a member of one stack.
 
 agents (pbrl train AGENT --help tells their settings):
 {agents}
@@ -31,6 +33,8 @@ agents (pbrl train AGENT --help tells their settings):
 examples:
   pbrl train cpl --dataset local/reacher/mixed-v1 --labels regret --seed 0 1 2 3 --alpha 0.1 0.2
   pbrl train iql --dataset local/reacher/mixed-v1 --expectile 0.7 0.9 --seed 0 1
+  pbrl train sac --env PointMass-v0 --env-steps 20000 --seed 0 1 2 3
+  pbrl train iql --dataset local/reacher/mixed-v1 --updates 10000 --env-steps 20000
   pbrl train --resume runs/train/20260101-120000-cpl-regret
 """
 
@@ -38,7 +42,8 @@ examples:
 def train(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        listed = (f"  {name:<14}{agents.find(name).summary}" for name in agents.names())
+        width = max(map(len, agents.names())) + 2
+        listed = (f"  {name:<{width}}{agents.find(name).summary}" for name in agents.names())
         print(HELP.format(agents="\n".join(listed)), end="")
         return 0
     folder = _resumed(arguments)
@@ -65,27 +70,37 @@ def _resumed(arguments: Sequence[str]) -> Path | None:
     return Path(given["resume"][0])
 
 
+def reached(saved: Checkpoint) -> str:
+    """How far a checkpoint is, such as "300 updates"."""
+    steps = f" and {saved.env_steps} environment steps" if saved.env_steps else ""
+    return f"{saved.updates} updates{steps}"
+
+
 def _follow(planned: planning.Plan, run: Run) -> int:
     """Train to the end, in view of the user."""
     screen, out = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 120)
-    members, total = len(planned.population.members), planned.request.options.run.updates
+    options = planned.request.options
+    members, total = len(planned.population.members), options.offline_updates + options.online.env_steps
     for note in planned.notes:
         screen.print(f"[yellow]note:[/yellow] {note}", highlight=False)
     saved = run.saved()
-    since = saved.updates if saved is not None else 0
+    since = min(saved.updates, options.offline_updates) + saved.env_steps if saved is not None else 0
     what = f"{members} member{'s' * (members > 1)} of {planned.request.agent}"
     out.print(
-        f"{what} -> {run.folder}" + (f" (from {since} updates on)" if since else ""), highlight=False, soft_wrap=True
+        f"{what} -> {run.folder}" + (f" (from {reached(saved)} on)" if saved is not None else ""),
+        highlight=False,
+        soft_wrap=True,
     )
     try:
         with bar(screen, planned.request.agent, members, since, total) as watch:
             fit(planned, run, watch)
     except KeyboardInterrupt:
         saved = run.saved()
-        done = saved.updates if saved is not None else 0
-        raise KeyboardInterrupt(
-            f"{done} of {total} updates are kept, go on with: pbrl train --resume {run.folder}"
-        ) from None
+        updates, steps = (saved.updates, saved.env_steps) if saved is not None else (0, 0)
+        done = f"{updates} of {options.offline_updates} updates"
+        if options.online.env_steps:
+            done = f"{updates} updates and {steps} of {options.online.env_steps} environment steps"
+        raise KeyboardInterrupt(f"{done} are kept, go on with: pbrl train --resume {run.folder}") from None
     score_table.draw(planned, run)
     for line in score_table.render(planned, run):
         out.print(line)
