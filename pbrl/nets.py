@@ -45,6 +45,7 @@ def relu(x: Tensor) -> Tensor:
     return torch.relu(x)
 
 
+_BLOCK = 2048  # rows whose activations fit into a core's cache
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "leaky_relu": F.leaky_relu, "tanh": torch.tanh}
 
 
@@ -143,6 +144,8 @@ class StackedMLP(nn.Module):
         """[P, B, in] (or [P, E, B, in], a batch per copy) -> [P, (E,) B, out]. ``key`` [P] switches dropout on."""
         if self.ensemble is not None and x.dim() == 3:
             x = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1)
+        if x.device.type == "cpu" and x.shape[-2] > _BLOCK and not torch.compiler.is_compiling():
+            return self._in_blocks(x, key)
         activation = _ACTIVATIONS[self.activation]
         for i, layer in enumerate(self.layers[:-1]):
             x = layer(x)
@@ -151,12 +154,42 @@ class StackedMLP(nn.Module):
             x = activation(x)
         return self.layers[-1](x)  # type: ignore[no-any-return]
 
+    def _in_blocks(self, x: Tensor, key: Tensor | None) -> Tensor:
+        """The same for many rows on a CPU: network by network, block by block, so that activations stay in cache."""
+        activation, lead, hidden = _ACTIVATIONS[self.activation], x.shape[:-2], len(self.layers) - 1
+        parameters = list(self.parameters())  # weight and bias of each layer in turn
+        layers = [[w.flatten(0, -3).split(1) for w in pair] for pair in zip(parameters[::2], parameters[1::2])]
+        masks: list[Tensor] = []
+        scale = x.new_ones(len(x))
+        if self.rate is not None and key is not None:
+            shapes = [(*x.shape[1:-1], weight.shape[-1]) for weight in parameters[:-2:2]]
+            masks = [rng.keep(rng.fold(key, i), self.rate, *shape).flatten(0, -3) for i, shape in enumerate(shapes)]
+            scale = _kept_scale(self.rate).to(x.dtype)
+        copies, rows = lead.numel() // len(x), []
+        for i, own in enumerate(x.flatten(0, -3).split(1)):
+            blocks = []
+            for first, block in enumerate(own.split(_BLOCK, dim=1)):
+                for depth, (weight, bias) in enumerate(layers):
+                    block = affine(block, weight[i], bias[i])
+                    if masks and depth < hidden:
+                        mask = masks[depth][i : i + 1, first * _BLOCK : first * _BLOCK + block.shape[1]]
+                        block = block * (mask * scale[i // copies])
+                    block = activation(block) if depth < hidden else block
+                blocks.append(block)
+            rows.append(torch.cat(blocks, dim=1))
+        whole: Tensor = torch.cat(rows).unflatten(0, lead)
+        return whole
+
 
 def dropout(x: Tensor, rate: Tensor, key: Tensor) -> Tensor:
     """x [P, ...] with elements zeroed at each member's rate [P] (in steps of 1/256) and the rest scaled up to match."""
-    level = (rate * 256.0).round() / 256.0
-    scale = (1.0 / (1.0 - level)).to(x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
+    scale = _kept_scale(rate).to(x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
     return x * (rng.keep(key, rate, *x.shape[1:]) * scale)
+
+
+def _kept_scale(rate: Tensor) -> Tensor:
+    """[P] 1 / (1 - rate), with the rate in steps of 1/256."""
+    return 1.0 / (1.0 - (rate * 256.0).round() / 256.0)
 
 
 class Normalizer(nn.Module):

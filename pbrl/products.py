@@ -73,23 +73,26 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, chosen: Kernel) -> Tensor:
-        ctx.save_for_backward(x, weight)
         ctx.chosen = chosen
+        if chosen == "bf16":  # rounded once, for this product and those of the gradient
+            x, weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(x, weight)
         return _product(x, weight, bias, chosen)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
-        grad = grads[0]
+        to_bias, grad = grads[0].sum(1, keepdim=True), grads[0]
+        grad = grad.bfloat16() if ctx.chosen == "bf16" else grad
         to_x = _product(grad, weight.mT, None, ctx.chosen) if ctx.needs_input_grad[0] else None
-        return to_x, _product(x.mT, grad, None, ctx.chosen), grad.sum(1, keepdim=True), None
+        return to_x, _product(x.mT, grad, None, ctx.chosen), to_bias, None
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None, chosen: Kernel) -> Tensor:
-    """[n, i, j] @ [n, j, k] (+ [n, 1, k]) -> [n, i, k] in float32."""
+    """[n, i, j] @ [n, j, k] (+ [n, 1, k]) -> [n, i, k] in float32; operands for "bf16" are in bfloat16 already."""
     if chosen == "bf16":
-        product = torch.bmm(a.bfloat16(), b.bfloat16()).float()
-        return product if bias is None else product + bias
+        product = torch.bmm(a, b)
+        return product.float() if bias is None else product + bias  # the sum is in float32, in one pass
     if torch.compiler.is_compiling():
         return torch.ops.pbrl.onednn_product.default(a, b, bias)  # type: ignore[no-any-return]
     return _onednn_product(a, b, bias)

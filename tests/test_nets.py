@@ -251,3 +251,25 @@ def test_compiled_equals_eager() -> None:
     quick = torch.autograd.grad(fast(x, KEYS), list(stack.parameters()))
     for ours, theirs in zip(quick, slow, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rate", [None, 0.3])
+@pytest.mark.parametrize("ensemble", [None, 2])
+@pytest.mark.parametrize("own_batches", [True, False])
+def test_many_rows_in_blocks_are_the_same_network(
+    ensemble: int | None, rate: float | None, own_batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values, dropout and gradients of 23 rows in blocks of 5 and at once."""
+    keys = rng.keys([3, 1, 4])
+    rates = None if rate is None else torch.tensor([rate, 0.5, 0.0], dtype=torch.float64)
+    net = StackedMLP(keys, (4, 8, 6, 2), ensemble=ensemble, dropout=rates, dtype=torch.float64)
+    copies = (ensemble,) if ensemble is not None and own_batches else ()
+    x = rng.normal(rng.fold(keys, "x"), *copies, 23, 4, dtype=torch.float64).requires_grad_()
+    whole = net(x, keys)
+    grads = torch.autograd.grad(whole.square().sum(), [x, *net.parameters()])
+    monkeypatch.setattr("pbrl.nets._BLOCK", 5)
+    blocks = net(x, keys)
+    assert blocks.shape == whole.shape
+    torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(blocks.square().sum(), [x, *net.parameters()]), grads):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)

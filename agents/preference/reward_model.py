@@ -135,7 +135,8 @@ class RewardModel(nn.Module):
         self.net = network("reward", spec.obs_size + spec.act_size)
         self.potential = network("potential", spec.obs_size) if config.link == "regret" else None
         self.adam = Adam(self.parameters(), members.column("lr"))
-        self._objective = compiled(self._loss, members.compile)
+        # On a CPU, networks that read thousands of rows in blocks (StackedMLP) outrun the compiler's whole tensors.
+        self._objective = compiled(self._loss, members.compile and self.keys.device.type != "cpu")
 
     @property
     def updates(self) -> int:
