@@ -42,7 +42,7 @@ COMMANDS = {
         "regret curves of tabular agents in finite MDPs (pbrl regret --help)",
     ),
     "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
-    "bench": ("commands:bench", "measure: pbrl bench speed"),
+    "bench": ("commands:bench", "measure and compare: pbrl bench speed, preferences or human-labels"),
 }
 HELP = """usage: pbrl COMMAND ...
 

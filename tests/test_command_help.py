@@ -6,7 +6,18 @@ import pytest
 
 from experiments import cli
 
-COMMANDS = ("report", "bench speed", "demo", "data make", "data import", "data list", "data describe", "train cpl")
+COMMANDS = (
+    "report",
+    "bench speed",
+    "bench preferences",
+    "bench human-labels",
+    "demo",
+    "data make",
+    "data import",
+    "data list",
+    "data describe",
+    "train cpl",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
