@@ -86,12 +86,16 @@ class Arena(nn.Module):
         self.register_buffer("comparisons", torch.zeros(len(learner.keys), dtype=torch.int64))
 
     def __call__(self, rollout: Rollout) -> Batch:
-        """The rollout without its rewards, and the win rates [P, N] of its trajectories; these enter the queue."""
+        """The rollout without its rewards, the win rates of its trajectories, which enter the queue, and the count."""
         self._enter(rollout)
         keys = rng.fold(self.keys.cpu(), "comparisons", int(self.rounds))
         wins = torch.stack([self._compare(member, key) for member, key in enumerate(keys)])
         self.rounds += 1
-        return {"rollout": replace(rollout, rew=torch.zeros_like(rollout.rew)), "wins": wins.to(rollout.rew)}
+        return {
+            "rollout": replace(rollout, rew=torch.zeros_like(rollout.rew)),
+            "wins": wins.to(rollout.rew),
+            "comparisons": self.comparisons.clone(),
+        }
 
     def _enter(self, rollout: Rollout) -> None:
         """The newest trajectories come last; the oldest leave."""

@@ -14,9 +14,11 @@ from torch import Tensor
 import agents
 from agents.offline.bc import BC, BCConfig
 from agents.offline.iql import IQL, IQLConfig
+from agents.on_policy.ppo import PPO, PPOConfig
 from agents.preference.cpl import CPL, CPLConfig
 from pbrl import rng
 from pbrl.agent import Metrics
+from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, LabelledPairs, Source, Transitions
 from pbrl.members import Members
 from pbrl.optim import Adam
@@ -188,6 +190,24 @@ class IgnoresEnds(IQL):
         return super()._losses(dataclasses.replace(batch, term=torch.zeros_like(batch.term)), key)
 
 
+class BootstrapsPastEnds(PPO):
+    """Takes true ends for time limits, in rollouts."""
+
+    def rows(self, rollout: Rollout) -> Tensor:
+        ended = torch.maximum(rollout.term, rollout.trunc)
+        return super().rows(dataclasses.replace(rollout, term=torch.zeros_like(ended), trunc=ended))
+
+
+class LosesItsPlace(PPO):
+    """Counts rollouts outside the state_dict, and shuffles by that count."""
+
+    rollouts = 0
+
+    def shuffled(self, rows: Tensor, word: str, epoch: int) -> Tensor:
+        self.rollouts += 1
+        return super().shuffled(rows, word, epoch + self.rollouts)
+
+
 class BlowsUpConstants(IQL):
     """Scales rewards by their span, however small."""
 
@@ -241,6 +261,8 @@ PLANTED: Mapping[type, tuple[type, Callable[[Case], None]]] = {
     PrefersWorse: (CPLConfig, contract.check_information),
     CountsTiesAsFirst: (CPLConfig, contract.check_swap),
     IgnoresEnds: (IQLConfig, contract.check_endings),
+    BootstrapsPastEnds: (PPOConfig, contract.check_endings),
+    LosesItsPlace: (PPOConfig, contract.check_resumes),
     BlowsUpConstants: (IQLConfig, contract.check_constant),
     DividesByZero: (IQLConfig, contract.check_constant),
     Explodes: (IQLConfig, contract.check_scale),

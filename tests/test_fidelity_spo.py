@@ -191,7 +191,7 @@ def test_pairs_that_are_skipped_do_not_count() -> None:
 
 def test_the_learner_never_sees_a_true_reward() -> None:
     batch = Arena(partial_return_labeler(), learner(), SPEC)(made_up(10))
-    assert batch.keys() == {"rollout", "wins"}
+    assert batch.keys() == {"rollout", "wins", "comparisons"}
     assert not batch["rollout"].rew.any()
     assert torch.equal(batch["rollout"].obs, made_up(10).obs)
 
@@ -214,7 +214,9 @@ def test_it_is_ppo_on_win_rates(placement: str, steps: list[float]) -> None:
     shared = {name: getattr(spo.comparing, name) for name in names}
     ppo = PPO(SPEC, sweep(PPOConfig(**shared), range(2), dtype=DOUBLE))
     rollout, wins = made_up(10), torch.tensor([[0.1, 0.9, 0.4, 0.6]] * 2, dtype=DOUBLE)
-    spo.update({"rollout": dataclasses.replace(rollout, rew=torch.zeros_like(rollout.rew)), "wins": wins})
+    blind = dataclasses.replace(rollout, rew=torch.zeros_like(rollout.rew))
+    metrics = spo.update({"rollout": blind, "wins": wins, "comparisons": torch.tensor([6, 6])})
+    assert metrics["comparisons"].tolist() == [6.0, 6.0]
     rew = torch.tensor(steps, dtype=DOUBLE)[None, :, None, None] * wins[:, None, :, None]
     ppo.update({"rollout": dataclasses.replace(rollout, rew=rew)})
     for ours, theirs in zip(spo.policy.parameters(), ppo.policy.parameters(), strict=True):
@@ -229,7 +231,8 @@ def test_snapshots_are_policies_that_played() -> None:
     played = []
     for update in range(6):
         played.append(spo.act(obs))
-        spo.update({"rollout": made_up(1000 * update, 200), "wins": wins})
+        asked = torch.full((200,), 6 * update)
+        spo.update({"rollout": made_up(1000 * update, 200), "wins": wins, "comparisons": asked})
         if update == 1:
             for place, one in enumerate(spo.mixture()):
                 assert torch.equal(one.act(obs), played[place])

@@ -110,7 +110,7 @@ class SPO(PPO):
         else:
             rew[:, -1] = wins.unsqueeze(-1)
         metrics = super().update({"rollout": dataclasses.replace(rollout, rew=rew)})
-        return {**metrics, "win_rate": wins.mean(1), "win_spread": wins.std(1, correction=0)}
+        return {**metrics, "win_spread": wins.std(1, correction=0), "comparisons": batch["comparisons"].to(wins)}
 
     @torch.no_grad()
     def _save(self) -> None:

@@ -64,7 +64,8 @@ class RankedLists:
 class Batch(TypedDict, total=False):
     """What one update gets: the kinds that it wanted.
 
-    ``wins`` [P, N] comes with a rollout that was compared: how often each copy's trajectory is preferred to others.
+    ``wins`` [P, N] comes with a rollout that was compared: how often each copy's trajectory is preferred to others; and
+    ``comparisons`` [P], how many pairs somebody has been asked about so far.
     """
 
     transitions: Transitions
@@ -73,6 +74,7 @@ class Batch(TypedDict, total=False):
     rankings: RankedLists
     rollout: Rollout
     wins: Tensor
+    comparisons: Tensor
 
 
 _TOGETHER = 16
