@@ -72,37 +72,37 @@ def test_the_divergence_is_the_closed_form_with_its_half() -> None:
 
 def test_the_order_of_answers_and_of_segments_is_a_matter_of_notation() -> None:
     learner, batch = small(), some()
-    known = torch.ones(2, 20, dtype=DOUBLE)
-    mean, log_var = learner.posterior(batch, known)
+    known = torch.ones(2, 1, 20, dtype=DOUBLE)
+    mean, log_var = learner.rewards.posterior(batch, known)
     order = rng.permutation(rng.keys([3])[0], 20)
     shuffled = LabelledPairs(batch.obs[:, order], batch.act[:, order], batch.label[:, order])
     turned = LabelledPairs(batch.obs.flip(2), batch.act.flip(2), 1.0 - batch.label)
     for other in (shuffled, turned):
-        for ours, theirs in zip((mean, log_var), learner.posterior(other, known)):
+        for ours, theirs in zip((mean, log_var), learner.rewards.posterior(other, known)):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    lie, _ = learner.posterior(dataclasses.replace(batch, label=1.0 - batch.label), known)
+    lie, _ = learner.rewards.posterior(dataclasses.replace(batch, label=1.0 - batch.label), known)
     assert float((lie - mean).detach().abs().max()) > 1e-4, "labels are not read"
 
 
 def test_answers_that_are_left_out_change_nothing_and_more_answers_do() -> None:
     learner, batch = small(context=20), some()
-    first = (torch.arange(20) < 5).to(DOUBLE).expand(2, -1)
+    first = (torch.arange(20) < 5).to(DOUBLE).expand(2, 1, -1)
     cut = LabelledPairs(batch.obs[:, :5], batch.act[:, :5], batch.label[:, :5])
-    kept, _ = learner.posterior(cut, torch.ones(2, 5, dtype=DOUBLE))
-    torch.testing.assert_close(learner.posterior(batch, first)[0], kept, rtol=1e-12, atol=1e-12)
-    whole, _ = learner.posterior(batch, torch.ones(2, 20, dtype=DOUBLE))
+    kept, _ = learner.rewards.posterior(cut, torch.ones(2, 1, 5, dtype=DOUBLE))
+    torch.testing.assert_close(learner.rewards.posterior(batch, first)[0], kept, rtol=1e-12, atol=1e-12)
+    whole, _ = learner.rewards.posterior(batch, torch.ones(2, 1, 20, dtype=DOUBLE))
     assert float((whole - kept).detach().abs().max()) > 1e-4
     twice = LabelledPairs(*(torch.cat([x, x], dim=1) for x in (batch.obs, batch.act, batch.label)))
-    again, _ = learner.posterior(twice, torch.ones(2, 40, dtype=DOUBLE))
+    again, _ = learner.rewards.posterior(twice, torch.ones(2, 1, 40, dtype=DOUBLE))
     torch.testing.assert_close(again, whole, rtol=1e-12, atol=1e-12)  # beyond ``context`` the mean counts
 
 
 def test_a_batch_of_users_is_each_user_alone() -> None:
     learner, batch = small(), some()
-    mean, _ = learner.posterior(batch, torch.ones(2, 5, 4, dtype=DOUBLE))
+    mean, _ = learner.rewards.posterior(batch, torch.ones(2, 5, 4, dtype=DOUBLE))
     for user in range(5):
         own = LabelledPairs(*(x[:, 4 * user : 4 * user + 4] for x in (batch.obs, batch.act, batch.label)))
-        alone, _ = learner.posterior(own, torch.ones(2, 4, dtype=DOUBLE))
+        alone, _ = learner.rewards.posterior(own, torch.ones(2, 1, 4, dtype=DOUBLE))
         torch.testing.assert_close(mean[:, user : user + 1], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -123,7 +123,7 @@ def test_the_prior_is_learned_or_standard(prior: Any, moves: bool) -> None:
     learner = small(prior=prior)
     for _ in range(3):
         learner.update({"pairs": some()})
-    assert bool(learner.prior_mean.any() and learner.prior_log_var.any()) == moves
+    assert bool(learner.rewards.prior_mean.any() and learner.rewards.prior_log_var.any()) == moves
 
 
 # --- the second stage -------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_trajectories_share_users_and_have_their_rewards() -> None:
     assert source.context.shape == (2, 3, 3)
     assert len(source.context.flatten(0, 1).unique(dim=0)) == 6
     obs, act = (x.to(DOUBLE).expand(2, -1, -1) for x in (dataset.obs, dataset.act))
-    expected = learner.decode(obs, act, source.context[:, torch.arange(120) // 50])
+    expected = learner.rewards.decode(obs, act, source.context[:, torch.arange(120) // 50])
     torch.testing.assert_close(source.rew, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -160,7 +160,7 @@ def test_spo_rewards_are_probabilities_of_being_better_than_the_data() -> None:
     for group, rows in enumerate((slice(0, 50), slice(50, 100), slice(100, 120))):
         latent = plain.context[:, group : group + 1].expand(-1, 120, -1)
         obs, act = (x.to(DOUBLE).expand(2, -1, -1) for x in (dataset.obs, dataset.act))
-        every = learner.decode(obs, act, latent).detach()
+        every = learner.rewards.decode(obs, act, latent).detach()
         exact = torch.sigmoid(plain.rew[:, rows, None] - every[:, None]).mean(-1)
         torch.testing.assert_close(source.rew[:, rows], exact, rtol=0.0, atol=0.05)  # 1000 draws of the 120 steps
 
@@ -170,7 +170,7 @@ def test_an_agent_acts_for_the_user_it_was_told_of() -> None:
     obs = rng.normal(rng.keys([5, 6]), 7, contract.OBS, dtype=DOUBLE)
     nobody = learner.act(obs)
     learner.condition(batch)
-    mean, _ = learner.posterior(batch, torch.ones(2, 20, dtype=DOUBLE))
+    mean, _ = learner.rewards.posterior(batch, torch.ones(2, 1, 20, dtype=DOUBLE))
     somebody = learner.act(obs)
     torch.testing.assert_close(somebody, learner.iql.act(torch.cat([obs, mean.detach().expand(-1, 7, -1)], dim=-1)))
     assert not torch.equal(somebody, nobody)
@@ -242,7 +242,7 @@ def asked(count: int) -> tuple[LabelledPairs, Tensor, Tensor]:
 def differences(learner: VPL, batch: LabelledPairs, latent: Tensor) -> Tensor:
     """[U, 8] r(second, z) - r(first, z) for a z per user [1, U, Z]."""
     obs, act = batch.obs.flatten(1, -2), batch.act.flatten(1, -2)
-    reward = learner.decode(obs, act, latent.repeat_interleave(16, dim=1)).reshape(500, 8, 2)
+    reward = learner.rewards.decode(obs, act, latent.repeat_interleave(16, dim=1)).reshape(500, 8, 2)
     return reward[..., 1] - reward[..., 0]
 
 
@@ -252,7 +252,7 @@ def test_answers_are_predicted_as_well_as_can_be(count: int) -> None:
     """The likelihood of all answers of a user by importance sampling from q(z | answers), 200 draws."""
     learner = trained()
     batch, known, _ = asked(count)
-    mean, log_var = learner.posterior(batch, known)
+    mean, log_var = learner.rewards.posterior(batch, known)
     weights = []
     for draw in range(200):
         noise = rng.normal(rng.fold(rng.keys([3]), draw), *mean.shape[1:])
@@ -260,7 +260,9 @@ def test_answers_are_predicted_as_well_as_can_be(count: int) -> None:
         fit = -(known[0] * losses.bradley_terry(differences(learner, batch, latent), batch.label.reshape(500, 8))).sum(
             -1
         )
-        prior = (latent - learner.prior_mean).square() * torch.exp(-learner.prior_log_var) + learner.prior_log_var
+        prior = (latent - learner.rewards.prior_mean).square() * torch.exp(
+            -learner.rewards.prior_log_var
+        ) + learner.rewards.prior_log_var
         ours = noise.square() + log_var
         weights.append(fit + 0.5 * (ours - prior).sum(-1)[0])
     likelihood = torch.logsumexp(torch.stack(weights), dim=0) - torch.log(torch.tensor(200.0))
@@ -284,7 +286,7 @@ def test_one_reward_for_both_users_predicts_nothing() -> None:
 def test_after_eight_answers_the_order_of_rewards_is_the_users() -> None:
     learner = trained()
     batch, known, chance = asked(8)
-    mean, _ = learner.posterior(batch, known)
+    mean, _ = learner.rewards.posterior(batch, known)
     agreement = ((differences(learner, batch, mean) > 0) == (chance > 0.5)).float().mean()
     assert float(agreement) > 0.95
 

@@ -18,8 +18,8 @@ Deviations (beside those of ``iql``):
   VPL-SPO; the probability is that of the same decoder, sigmoid(r - r'), not of a classifier trained on pairs of states.
 - Rewards depend on the action, too; a batch has 16 users (their 256 sets are of single states); preferences that do not
   tell users apart are one user's.
-- Adam's epsilon is 1e-5 in the first stage: what adds the same to both segments of a pair has no gradient, and at the
-  usual 1e-8 rounding errors would move it.
+- Adam's epsilon is 1e-5 in the first stage and the decoder has no output bias: what adds the same to both segments of a
+  pair has no gradient, and at the usual 1e-8 rounding errors would move it.
 - Which queries tell most about z (their active learning) is not built, nor is the flow prior.
 """
 
@@ -36,13 +36,13 @@ from torch import Tensor, nn
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
+from pbrl.data.dataset import Dataset
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
-from pbrl.user_encoder import UserEncoder
+from pbrl.user_rewards import UserRewards
 
 from ..offline.iql import IQL, IQLConfig
 
@@ -107,39 +107,28 @@ class VPL(nn.Module):
         self.count = Count()
         self.register_buffer("keys", members.keys)
         self.register_buffer("kl_weight", members.column("kl_weight"))
-        self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-        step_size = spec.obs_size + spec.act_size
-        self.encoder = UserEncoder(
-            rng.fold(members.keys, "encoder"),
-            step_size,
+        self.rewards = UserRewards(
+            rng.fold(members.keys, "rewards"),
+            spec,
             hidden=config.reward_hidden,
             latent=config.latent,
             answers=config.context,
-            dtype=members.dtype,
+            learned=config.prior == "learned",
+            normalize=members.column("normalize_obs"),
         )
-        self.decoder = StackedMLP(
-            rng.fold(members.keys, "decoder"),
-            (step_size + config.latent, *config.reward_hidden, 1),
-            activation="leaky_relu",
-            dtype=members.dtype,
-        )
-        prior = torch.zeros(2, len(members), 1, config.latent, dtype=members.dtype, device=members.device)
-        self.prior_mean, self.prior_log_var = (nn.Parameter(x) for x in prior)
-        learned = [self.prior_mean, self.prior_log_var] if config.prior == "learned" else []
-        weights = [*self.encoder.parameters(), *self.decoder.parameters(), *learned]
-        self.adam = Adam(weights, members.column("reward_lr"), eps=1e-5)
+        learned = [weight for weight in self.rewards.parameters() if weight.requires_grad]
+        self.adam = Adam(learned, members.column("reward_lr"), eps=1e-5)
         # How far the z to act for lies from the prior's mean, which moves in training: [P, 1, Z].
-        self.register_buffer("offset", torch.zeros_like(prior[0]))
-        blank = (0.0,) * config.latent
-        one = (1.0 - 1e-3,) * config.latent  # the normaliser adds 1e-3
+        self.register_buffer("offset", torch.zeros_like(self.rewards.prior_mean.detach()))
+        zeros, ones = (0.0,) * config.latent, (1.0 - 1e-3,) * config.latent  # the normaliser adds 1e-3
         wide = dataclasses.replace(
             spec,
             obs_size=spec.obs_size + config.latent,
-            obs_mean=None if spec.obs_mean is None else (*spec.obs_mean, *blank),
-            obs_std=None if spec.obs_std is None else (*spec.obs_std, *one),
+            obs_mean=None if spec.obs_mean is None else (*spec.obs_mean, *zeros),
+            obs_std=None if spec.obs_std is None else (*spec.obs_std, *ones),
         )
         self.iql = IQL(wide, members)
-        self._objective = compiled(self._loss, members.compile)
+        self._bound = compiled(self.rewards.bound, members.compile)
 
     @property
     def updates(self) -> int:
@@ -157,7 +146,7 @@ class VPL(nn.Module):
             raise InputError("vpl learns from transitions too, expected a data set and not preferences alone")
         if self.updates < self.config.reward_updates:
             return source.by_user(self.config.context)
-        return self.iql.prepare(self._relabelled(source))
+        return self.iql.prepare(self._relabelled(source, source.dataset))
 
     def wants(self) -> Wants:
         """Labelled pairs, ``context`` of each user, then transitions."""
@@ -167,107 +156,78 @@ class VPL(nn.Module):
 
     def condition(self, answers: LabelledPairs | None) -> None:
         """Act and judge from now on for the user who gave these answers ([P, N] of them); None: for nobody known."""
-        if answers is None:
-            self.offset.zero_()
-            return
-        with torch.no_grad():
-            mean, _ = self.posterior(answers, torch.ones_like(answers.label))
-            self.offset.copy_(mean - self.prior_mean)
+        self.offset.zero_()
+        if answers is not None:
+            with torch.no_grad():
+                mean, _ = self.rewards.posterior(answers, torch.ones_like(answers.label).unsqueeze(1))
+                self.offset.copy_(mean - self.rewards.prior_mean)
+
+    @property
+    def latent(self) -> Tensor:
+        """[P, 1, Z] the z to act for."""
+        return self.rewards.prior_mean.detach() + self.offset
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> [P, B, A]."""
-        latent = (self.prior_mean.detach() + self.offset).expand(-1, obs.shape[1], -1)
-        return self.iql.act(torch.cat([obs, latent], dim=-1), key)
+        return self.iql.act(torch.cat([obs, self.latent.expand(-1, obs.shape[1], -1)], dim=-1), key)
 
     def reward(self, obs: Tensor, act: Tensor) -> Tensor:
         """The user's reward, not scaled: obs [P, ..., O], act [P, ..., A] -> [P, ...]."""
-        flat, latent = obs.flatten(1, -2), self.prior_mean + self.offset
+        flat = obs.flatten(1, -2)
         with torch.no_grad():
-            return self.decode(flat, act.flatten(1, -2), latent.expand(-1, flat.shape[1], -1)).reshape(obs.shape[:-1])
+            reward = self.rewards.decode(flat, act.flatten(1, -2), self.latent.expand(-1, flat.shape[1], -1))
+        return reward.reshape(obs.shape[:-1])
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """What each segment is worth to the user: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
         return self.reward(obs, act).sum(-1)
 
-    def decode(self, obs: Tensor, act: Tensor, latent: Tensor) -> Tensor:
-        """r(s, a, z): obs [P, N, O], act [P, N, A], latent [P, N, Z] -> [P, N]."""
-        reward: Tensor = self.decoder(torch.cat([self.normalizer(obs), act, latent], dim=-1)).squeeze(-1)
-        return reward
-
-    def posterior(self, pairs: LabelledPairs, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | answers), each [P, U, Z], of U users.
-
-        Args:
-            pairs: [P, U N] answers, each run of N being one user's.
-            known: [P, N] or [P, U, N], 1 for the answers to go by.
-        """
-        known = known.reshape(len(known), -1, known.shape[-1])
-        steps = torch.cat([self.normalizer(pairs.obs), pairs.act], dim=-1)
-        users = known.shape[1:]
-        mean, log_var = self.encoder(steps.unflatten(1, users), pairs.label.unflatten(1, users), known)
-        return mean, log_var
-
     def update(self, batch: Batch) -> Metrics:
-        """One step of encoder and decoder, then of IQL."""
-        done = self.updates
-        if done >= self.config.reward_updates:
+        """One step down L, then of IQL. The metric ``nll`` is minus the lower bound, per answer."""
+        config, done = self.config, self.updates
+        if done >= config.reward_updates:
             return self.iql.update(batch)
-        period = self.config.reward_updates / self.config.cycles
-        rise = 0.5 * (1.0 - math.cos(math.pi * (done % period) / period))
-        loss, metrics = self._objective(batch["pairs"], self.kl_weight * rise, rng.fold(self.keys, "latent", done))
+        pairs, key = batch["pairs"], rng.fold(self.keys, "users", done)
+        count = 1 + rng.indices(rng.fold(key, "count"), config.reward_batch_size, config.context)  # [P, U]
+        place = torch.arange(config.context, device=count.device)  # answers come in random order: the first ones count
+        known = (place < count.unsqueeze(-1)).to(pairs.obs.dtype)
+        noise = rng.normal(rng.fold(key, "noise"), config.reward_batch_size, config.latent, dtype=pairs.obs.dtype)
+        fit, divergence, difference = self._bound(pairs, known, noise)
+        period = config.reward_updates / config.cycles
+        beta = self.kl_weight * (0.5 - 0.5 * math.cos(math.pi * (done % period) / period))
+        loss = (fit + beta[:, None] * divergence).mean(1)
+        metrics = {
+            "loss": loss.detach(),
+            "nll": ((fit + divergence) / count).mean(1).detach(),
+            "kl": divergence.mean(1).detach(),
+            "accuracy": losses.accuracy(difference.detach(), pairs.label),
+        }
         minimise(loss, {self.adam: 1.0})
         self.count.value += 1
         return metrics
 
-    def _loss(self, pairs: LabelledPairs, beta: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L, mean over users, [P], and metrics; ``nll`` is minus the lower bound, per answer."""
-        users, size = self.config.reward_batch_size, self.config.context
-        count = 1 + rng.indices(
-            rng.fold(key, "count"), users, size
-        )  # [P, U] in a random order: the first ones are known
-        known = (torch.arange(size, device=count.device) < count.unsqueeze(-1)).to(pairs.obs.dtype)  # [P, U, N]
-        mean, log_var = self.posterior(pairs, known)
-        noise = rng.normal(rng.fold(key, "noise"), *mean.shape[1:], dtype=mean.dtype)
-        latent = mean + torch.exp(0.5 * log_var) * noise
-        each = pairs.obs.shape[1:-1].numel() // users  # steps of a user
-        obs, act = pairs.obs.flatten(1, -2), pairs.act.flatten(1, -2)
-        reward = self.decode(obs, act, latent.repeat_interleave(each, dim=1))
-        worth = reward.reshape(pairs.obs.shape[:-1]).sum(-1)  # [P, U N, 2]
-        difference = worth[..., 1] - worth[..., 0]
-        fit = (known * losses.bradley_terry(difference, pairs.label).unflatten(1, (users, size))).sum(-1)  # [P, U]
-        divergence = losses.gaussian_kl(mean, log_var, self.prior_mean, self.prior_log_var)
-        loss = (fit + beta[:, None] * divergence).mean(1)
-        metrics = {
-            "loss": loss,
-            "nll": ((fit + divergence) / count).mean(1),
-            "kl": divergence.mean(1),
-            "accuracy": losses.accuracy(difference, pairs.label),
-        }
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
-
     @torch.no_grad()
-    def _relabelled(self, source: Source) -> Source:
+    def _relabelled(self, source: Source, data: Dataset) -> Source:
         """The source with a z for every ``trajectories`` trajectories, and the rewards of such users."""
-        data = source.dataset
-        assert data is not None  # prepare has checked
         device, dtype = self.keys.device, self.kl_weight.dtype
+        obs, act = (x.to(device, dtype).expand(len(self.keys), -1, -1) for x in (data.obs, data.act))
         episode = torch.repeat_interleave(torch.arange(len(data.start), device=data.start.device), data.lengths)
         group = (episode // self.config.trajectories).to(device)
         key = rng.fold(self.keys, "relabel")
-        noise = rng.normal(key, int(group[-1]) + 1, self.config.latent, dtype=dtype)
-        latent = self.prior_mean + torch.exp(0.5 * self.prior_log_var) * noise  # [P, G, Z]
-        obs, act = (x.to(device, dtype) for x in (data.obs, data.act))
-        other = rng.indices(rng.fold(key, "compared"), _COMPARED, len(data))  # [P, M]
+        latent = self.rewards.draw(key, int(group[-1]) + 1)  # [P, G, Z]
+        chosen = rng.indices(rng.fold(key, "compared"), _COMPARED, len(data))[..., None]  # [P, M, 1]
+        other = [x.gather(1, chosen.expand(-1, -1, x.shape[-1])) for x in (obs, act)]
+
+        def decode(seen: Tensor, done: Tensor, user: Tensor) -> Tensor:
+            return self.rewards.decode(seen, done, user.expand(-1, seen.shape[1], -1))
+
         parts = []
         for number in range(latent.shape[1]):
-            rows = (group == number).nonzero().squeeze(1)
-            for some in rows.split(_ROWS):
-                seen, done = (x[some].expand(len(latent), -1, -1) for x in (obs, act))
-                reward = self.decode(seen, done, latent[:, number : number + 1].expand(-1, len(some), -1))
+            user = latent[:, number : number + 1]
+            for rows in (group == number).nonzero().squeeze(1).split(_ROWS):
+                reward = decode(obs[:, rows], act[:, rows], user)
                 if self.config.scale == "spo":
-                    known = self.decode(
-                        obs[other], act[other], latent[:, number : number + 1].expand(-1, _COMPARED, -1)
-                    )
+                    known = decode(other[0], other[1], user)
                     reward = torch.sigmoid(reward.unsqueeze(-1) - known.unsqueeze(1)).mean(-1)
                 parts.append(reward)
         return source.with_reward(torch.cat(parts, dim=1)).with_context(latent, group)
