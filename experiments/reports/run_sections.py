@@ -13,7 +13,7 @@ import numpy as np
 from pbrl import figures
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
-from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS
+from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS, progress
 
 from .page import Block, Figure, Section, Table, Text
 from .rows import Row, number, numeric, read_rows, whole
@@ -36,13 +36,15 @@ class RunRecord:
         folder: where they lie.
         config: ``config.json``.
         members: rows of ``members.csv``; labels from a file are called by the file's name.
-        series: metric -> (updates [N], values [P, N]).
+        series: metric -> (counts [N], values [P, N]).
+        count: what is counted: "updates" or "env_steps".
     """
 
     folder: Path
     config: Mapping[str, Any]
     members: tuple[Row, ...]
     series: Mapping[str, tuple[list[int], np.ndarray[Any, np.dtype[np.float64]]]]
+    count: str = "updates"
 
     @property
     def name(self) -> str:
@@ -57,6 +59,12 @@ class RunRecord:
         dataset = identity.get("dataset")
         on = f" on {dataset.get('name')}" if isinstance(dataset, dict) else ""
         until = f", {identity['updates']} updates" if "updates" in identity else ""
+        online = identity.get("online")
+        if isinstance(online, dict):
+            place = identity.get("simulator")
+            where = place.get("env") if isinstance(place, dict) else "the simulator"
+            until = until if isinstance(dataset, dict) else ""
+            until += f", {online.get('env_steps')} steps of each in {where}"
         count = len(self.members)
         return f"{count} member{'s' * (count > 1)} of {self.config.get('agent')}{on}{until}."
 
@@ -93,23 +101,24 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(f"{folder / CONFIG}: no agent is named, expected the JSON that pbrl train has written")
     members = _with_short_labels(read_rows(folder / MEMBERS, ("member", "seed")))
     path = folder / METRICS
-    rows = numeric(
-        path, read_rows(path, ("member", "updates", "name", "value"), empty=True), ("value",), counts=("updates",)
-    )
+    read = read_rows(path, ("member", "updates", "name", "value"), empty=True)
+    counted = [name for name in ("updates", "env_steps") if read and name in read[0]]
+    rows = numeric(path, read, ("value",), counts=counted)
     series = {}
+    count, rows = progress(rows)
     place = {row["member"]: position for position, row in enumerate(members)}
     for name in METRIC_NAMES:
         mine = [row for row in rows if row["name"] == name]
         if not mine:
             continue
-        updates = sorted({whole(row, "updates") for row in mine})
-        values = np.full((len(members), len(updates)), np.nan)
+        counts = sorted({whole(row, count) for row in mine})
+        values = np.full((len(members), len(counts)), np.nan)
         for row in mine:
             if row["member"] not in place:
                 raise InputError(f"{path}: member {row['member']!r} is not in {MEMBERS}, expected one that is")
-            values[place[row["member"]], updates.index(whole(row, "updates"))] = number(row, "value")
-        series[name] = (updates, values)
-    return RunRecord(folder, config, tuple(members), series)
+            values[place[row["member"]], counts.index(whole(row, count))] = number(row, "value")
+        series[name] = (counts, values)
+    return RunRecord(folder, config, tuple(members), series, count)
 
 
 def _with_short_labels(members: Sequence[Row]) -> list[Row]:
@@ -174,7 +183,8 @@ def _scores(runs: Sequence[RunRecord], *, named: bool = False) -> Table:
             last, best = values[members, -1], np.fmax.reduce(values[members], axis=1)
             own = "-" if accuracy is None else percent(float(accuracy[1][members, -1].mean()))
             cells = (interval_text(list(last * scale)), interval_text(list(best * scale)), own)
-            line = (run.name, group, str(updates[-1]), str(len(members)), *cells)
+            at = f"{updates[-1]} steps online" if run.count == "env_steps" else str(updates[-1])
+            line = (run.name, group, at, str(len(members)), *cells)
             lines.append(line[not named : len(line) - by_labels])
     header = ("run", "members", "updates", "seeds", "last", "best", "held-out labels")
     judge = METRIC_NAMES[metric] + (" (in %)" if by_labels else "")
@@ -196,7 +206,9 @@ def _draw(runs: Sequence[RunRecord], path: Path) -> None:
             curves[f"{run.name}: {group}" if len(runs) > 1 else group] = (updates, values[members])
     metric = str(runs[0].metric)
     title = runs[0].name if len(runs) == 1 else "All runs"
-    figures.learning_curves(curves, path, title=title, axis=METRIC_NAMES[metric].partition(":")[0])
+    counts = {"updates": "updates", "env_steps": "environment steps"}
+    x = " or ".join(dict.fromkeys(counts[run.count] for run in runs))
+    figures.learning_curves(curves, path, title=title, axis=METRIC_NAMES[metric].partition(":")[0], progress=x)
 
 
 def _members(run: RunRecord) -> Table:
