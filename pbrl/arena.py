@@ -6,6 +6,7 @@ rewards included, which scripted labelers go by) stays here: the learner gets wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -46,7 +47,7 @@ class Arena(nn.Module):
     exactly 1/2. A pair that the labeler skips does not count; a trajectory of which all pairs are skipped gets 1/2.
 
     Args:
-        labeler: who compares.
+        labeler: who compares, or one for each member.
         learner: for its keys, sizes, queue and opponents.
         spec: of the environment.
 
@@ -66,14 +67,15 @@ class Arena(nn.Module):
     rounds: Tensor
     comparisons: Tensor
 
-    def __init__(self, labeler: Labeler, learner: Compared, spec: Spec) -> None:
+    def __init__(self, labeler: Labeler | Sequence[Labeler], learner: Compared, spec: Spec) -> None:
         super().__init__()
         copies, steps = learner.environments, learner.wants()["rollout"]
         if learner.queue < copies:
             raise InputError(f"queue is {learner.queue}, expected at least the {copies} trajectories of a rollout")
         if spec.actions is not None or spec.objectives > 1:
             raise InputError(f"{spec.name} cannot be compared, expected one objective and actions in [-1, 1]")
-        self.labeler, self.keys, self.copies = labeler, learner.keys, copies
+        each = labeler if isinstance(labeler, Sequence) else [labeler] * len(learner.keys)
+        self.labelers, self.keys, self.copies = each, learner.keys, copies
         self.opponents, self.source = learner.opponents, spec.name
         shape = (len(learner.keys), learner.queue)
         self.register_buffer("obs", torch.zeros(*shape, steps, spec.obs_size))
@@ -128,7 +130,7 @@ class Arena(nn.Module):
         ask_first, ask_second = first[~self_met], second[~self_met]
         won, met = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         if len(ask_first):
-            answers = self.labeler(self._pairs(member, ask_first, ask_second), rng.fold(key, "answers"))
+            answers = self.labelers[member](self._pairs(member, ask_first, ask_second), rng.fold(key, "answers"))
             row = answers.pairs.segments.row
             kept_first, kept_second = row[answers.pairs.first], row[answers.pairs.second]
             label = answers.label.double().cpu()

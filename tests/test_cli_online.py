@@ -183,6 +183,8 @@ def test_misuse_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["sac", "--env", "Nowhere-v1", "--env-steps", "100"], ("unknown environment 'Nowhere-v1'",)),
         (["bc", *on], ("bc cannot learn online: it does not learn from rewards", "such as sac")),
         (["cpl", *on], ("cpl cannot learn online: it learns from pairs",)),
+        (["sac", "--env", "CartPole-v1", "--env-steps", "100"], ("a choice among 2", "such as ppo")),
+        (["spo", "--env", "CartPole-v1", "--env-steps", "100"], ("spo acts in [-1, 1]", "such as ppo")),
         (["ppo", "--dataset", data], ("ppo learns from its own rollouts", "--env-steps")),
         (["ppo", "--dataset", data, "--env-steps", "100"], ("found a data set",)),
         (["ppo", *on, "--replay", "empty"], ("--replay has no effect", "ppo keeps no replay")),

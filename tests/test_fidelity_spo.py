@@ -154,6 +154,15 @@ def test_the_mean_win_rate_in_a_batch_is_one_half_exactly(beta: float) -> None:
     assert arena.comparisons.tolist() == [30, 30]
 
 
+def test_each_member_may_have_a_labeler_of_its_own() -> None:
+    arena = Arena([partial_return_labeler(), partial_return_labeler(mistake=1.0)], learner(), SPEC)
+    rollout = made_up(10)
+    returns = rollout.rew.float().sum((1, 3))
+    wins = arena(rollout)["wins"]
+    assert wins[0].tolist() == pytest.approx(by_hand(returns[0], returns[0]))
+    assert wins[1].tolist() == pytest.approx(by_hand(-returns[1], -returns[1]))
+
+
 def test_drawn_opponents_cost_what_they_cost() -> None:
     arena = Arena(partial_return_labeler(), learner(queue=100, opponents=2), SPEC)
     total = torch.zeros(2, dtype=torch.int64)

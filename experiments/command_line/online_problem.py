@@ -8,6 +8,7 @@ from typing import Any
 
 import envs
 from pbrl.agent import Agent, Learner
+from pbrl.arena import Compared
 from pbrl.errors import InputError
 from pbrl.spec import Spec
 
@@ -58,6 +59,11 @@ def check_effect(options: TrainOptions, given: Collection[str], *, on_policy: bo
 def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptions) -> None:
     """Raise InputError unless the agent can learn from what it is going to get: data, a simulator, or both."""
     wants, online = set(learner.wants()), options.online
+    if online.env_steps and options.data.env and (wants != {"rollout"} or isinstance(learner, Compared)):
+        choices = spec_of_simulator(options.data.env).actions
+        if choices is not None:
+            found = f"{options.data.env} has a choice among {choices}"
+            raise InputError(f"{agent} acts in [-1, 1] but {found}, expected an agent that chooses, such as ppo")
     if wants == {"rollout"}:
         if not online.env_steps or options.data.dataset is not None:
             found = "a data set" if options.data.dataset is not None else "no simulator to play in"
