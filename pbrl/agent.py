@@ -86,6 +86,21 @@ class ForgetsCritic(Protocol):
 
 
 @runtime_checkable
+class Asker(Protocol):
+    """A reward learner and an agent that learns from its rewards, as ``loops.query_and_learn`` trains them in turns."""
+
+    @property
+    def model(self) -> RewardLearner:
+        """Learns from labelled pairs."""
+        ...
+
+    @property
+    def agent(self) -> Agent:
+        """Learns from transitions."""
+        ...
+
+
+@runtime_checkable
 class Judge(Protocol):
     """A learner that can say which of two segments it holds to be better."""
 

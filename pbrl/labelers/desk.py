@@ -63,22 +63,23 @@ class Desk(Protocol):
 
 
 class AtOnce:
-    """A desk at which a labeler answers immediately.
+    """A desk at which a labeler answers immediately, or one for each member.
 
     An answer depends on the member's key, on how many questions the member asked before and on the pair alone, so that
     it is the same in every population.
     """
 
-    def __init__(self, labeler: Labeler, keys: Tensor) -> None:
+    def __init__(self, labeler: Labeler | Sequence[Labeler], keys: Tensor) -> None:
         """``keys`` [P] are the members'."""
-        self.labeler, self.keys = labeler, keys
+        self.labelers = tuple(labeler) if isinstance(labeler, Sequence) else (labeler,) * len(keys)
+        self.keys = keys
         self._told: list[Answer] = []
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Let the labeler answer."""
         for question in questions:
             key = rng.fold(self.keys[question.member], "answer", question.number)
-            label = self.labeler(question.pair, key).label.tolist()
+            label = self.labelers[question.member](question.pair, key).label.tolist()
             self._told.append(Answer(question.name, label[0] if label else None))
 
     def answers(self) -> Sequence[Answer]:
