@@ -49,6 +49,8 @@ def report(arguments: Sequence[str]) -> int:
 
 BENCHES = {
     "speed": ("bench_speed:speed", "member-updates per second of each agent and P"),
+    "ucbvi": ("bench_ucbvi:ucbvi", "episodes of a tabular agent that plans before each, beside rlberry-scool's"),
+    "rewards": ("bench_rewards:rewards", "updates on given segment pairs, beside a loop over torch modules"),
     "preferences": (
         "preference_study.study:preferences",
         "which preference method to pick: the same labels and seeds for all",
