@@ -150,7 +150,7 @@ GRIDS: dict[str, list[dict[str, float]]] = {
     "bc": [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
     "sft": [{"dropout": d, "lr": lr} for d in (0.0, 0.25) for lr in (3e-4, 1e-3, 3e-3)],
     "cpl": [{"dropout": d, "alpha": a} for d in (0.0, 0.25) for a in (0.1, 0.3, 1.0)],
-    "cpl_bc": [{"dropout": d, "alpha": a} for d in (0.0, 0.25) for a in (0.1, 0.3, 1.0)],
+    "cpl_bc": [{"dropout": d, "alpha": a} for d in (0.0, 0.25) for a in (0.3, 1.0, 3.0)],
     "cpl_kl": [{"dropout": d, "alpha": a} for d in (0.0, 0.25) for a in (0.2, 0.6, 2.0)],
     "iql": _IQL,
     "p_iql": _IQL,
