@@ -72,6 +72,8 @@ def test_lower_bounds_have_slack_the_other_way() -> None:
     check = replace(CHECK, bound=2.0, at_least=True)
     assert check.slack(Measured(4.0, 4.0, 4.0)) == 0.5
     assert check.slack(Measured(0.0, 0.0, 0.0)) == math.inf
+    assert replace(CHECK, bound=-2.0, at_least=True).slack(Measured(-1.5, -1.5, -1.5)) == 0.75
+    assert replace(CHECK, bound=-0.4).slack(Measured(-0.5, -0.5, -0.5)) == 0.8
     assert replace(CHECK, bound=0.0).slack(Measured(0.0, 0.0, 0.0)) == 0.0
 
 

@@ -205,7 +205,7 @@ class Slow(StepMix):
 
 def _burn_in(trial: Trial, make: type[StepMix], episodes: int) -> Measured:
     """Log-log slope, against the baseline's margin, of the episodes until the plan is fully optimistic."""
-    seeds = _seeds(trial, trial.pick(20, 60, 200))
+    seeds = _seeds(trial, trial.pick(20, 30, 200))
     margins, waits = [], []
     for part in SHARES:
         study = _study(2, episodes, part)
@@ -248,7 +248,7 @@ FACTORS = (2.0, 4.0, 8.0, 16.0)
 def _worst_case(trial: Trial, width: float) -> Measured:
     """Exponent of the regret after K episodes of the instance that is worst for K, over a wide range of gaps."""
     sizes = trial.pick((10**4, 10**5), (10**4, 10**5, 10**6), (10**4, 10**5, 10**6, 10**7))
-    seeds = _seeds(trial, trial.pick(20, 100, 300))
+    seeds = _seeds(trial, trial.pick(20, 40, 300))
     regret = np.zeros((len(sizes), len(FACTORS), len(seeds)))
     for i, episodes in enumerate(sizes):
         for j, factor in enumerate(FACTORS):

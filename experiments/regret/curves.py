@@ -9,9 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import agents
+from pbrl import rng
 from pbrl.data.files import replacing
 from pbrl.members import sweep
+from pbrl.theory.every_episode import ucbvi_every_episode
 from pbrl.theory.measures import share
 from pbrl.theory.regret import RegretTrace, play
 
@@ -51,8 +55,15 @@ def run(
     settings: Mapping[str, Any],
     watch: Callable[[int], object] = bool,
 ) -> Curve:
-    """One agent's curve."""
+    """One agent's curve. UCBVI that plans for every episode (``growth`` 0) is compiled."""
     began = time.perf_counter()
+    if name == "ucbvi" and growth == 0.0 and study.mdp.reward.ndim == 3 and study.spec.offline is None:
+        config = agents.find_tabular(name).config
+        chosen = config(**{key: value for key, value in settings.items() if key in ("delta", "width")})
+        same = np.ones(len(seeds))
+        keys = rng.keys(seeds).numpy()
+        trace = ucbvi_every_episode(study.mdp, episodes, keys, chosen.delta * same, chosen.width * same)
+        return Curve(name, trace, time.perf_counter() - began)
     trace = play(learner(name, study, seeds, settings), study.mdp, episodes, growth=growth, watch=watch)
     return Curve(name, trace, time.perf_counter() - began)
 

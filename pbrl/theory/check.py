@@ -137,8 +137,12 @@ class Check:
         return "PASS" if measured.high <= self.bound else "FAIL" if measured.low > self.bound else "INCONCLUSIVE"
 
     def slack(self, measured: Measured) -> float:
-        """How much of the bound was used: estimate / bound (bound / estimate of a lower one); at most 1 keeps it."""
-        over, under = (self.bound, measured.estimate) if self.at_least else (measured.estimate, self.bound)
+        """How much of the bound was used; at most 1 keeps it.
+
+        estimate / bound of an upper bound, bound / estimate of a lower one, and the other way round below 0.
+        """
+        negative = self.bound < 0.0 and measured.estimate < 0.0
+        over, under = (measured.estimate, self.bound) if self.at_least == negative else (self.bound, measured.estimate)
         if under == 0.0:
             return 0.0 if over == 0.0 else math.inf
         return over / under
