@@ -154,14 +154,14 @@ def compared(label: Tensor, length: int = 4) -> Compared:
     return Compared(apart[0], apart[1], apart[2], label.expand(2, 6))
 
 
-def test_each_step_moves_what_it_shall_and_by_its_own_loss() -> None:
+def test_each_step_follows_its_own_loss() -> None:
     pairs = compared(numbers(1.0, 0.0, 0.5, 1.0, 1.0, 0.0), length=6)
     free = learner(preference_weight=0.0, norm_weight=0.0)
     other = learner(preference_weight=0.0, norm_weight=0.0)
     with torch.no_grad():
         other.star.add_(1.0)
     key = rng.fold(KEYS, "key")
-    for one in (free, other):
+    for one in (learner(preference_weight=0.7), free, other):
         loss, found = one._context_losses(pairs, key)
         grads = torch.autograd.grad(loss.sum(), [*one.encoder.parameters(), one.star], retain_graph=True)
         code = one.encoder(pairs.obs.flatten(1, 2), pairs.act.flatten(1, 2), pairs.present.flatten(1, 2)).detach()
@@ -185,11 +185,12 @@ def test_the_weights_of_the_encoders_loss() -> None:
     torch.testing.assert_close(loss.detach(), expected)
 
 
-def test_labelled_pairs_do_not_train_the_policy() -> None:
+def test_windows_train_both_networks_and_labelled_pairs_all_but_the_policy() -> None:
     dataset, preferences = tiny_data()
     one = learner(spec=dataset.spec, match_every=2)
     source = one.prepare(Source.of(dataset, preferences, dtype=DOUBLE))
     one.update(source.draw(one.wants(), one.keys, 0))
+    assert [adam.steps for adam in (one.encoder_adam, one.policy_adam, one.star_adam)] == [2, 1, 1]
     before = [p.detach().clone() for p in (*one.policy.parameters(), *one.encoder.parameters(), one.star)]
     metrics = one.update(source.draw(one.wants(), one.keys, 1))
     after = [p.detach() for p in (*one.policy.parameters(), *one.encoder.parameters(), one.star)]

@@ -121,6 +121,9 @@ def test_equals_a_loop_of_torchs_modules(causal: bool, padded: bool, activation:
         torch.testing.assert_close(out[member], theirs, rtol=1e-9, atol=1e-9)
         wanted = torch.autograd.grad((theirs * weight[member]).sum(), [y, *named(blocks, norm)])
         torch.testing.assert_close(grads[0][member], wanted[0], rtol=1e-9, atol=1e-9)
+        bias = torch.autograd.grad((ours(x) ** 2).sum(), [ours.get_parameter("blocks.0.attention.projection.bias")])[0]
+        assert not bias[member, 0, D : 2 * D].any(), "keys have no bias, whose gradient would be rounding noise"
+        assert bias[member, 0, :D].all()
         for found, expected in zip(grads[1:], wanted[1:]):
             value = found[member].mT if expected.dim() == 2 else found[member]
             torch.testing.assert_close(value.reshape(expected.shape), expected, rtol=1e-9, atol=1e-9)

@@ -168,7 +168,7 @@ def table(restored: Restored, scores: Scores, reference: tuple[float, float] | N
 
 
 def actions(run: Run, obs: torch.Tensor) -> torch.Tensor:
-    """Greedy actions [P, B, A] of a run's agents at observations [B, O].
+    """Greedy actions [P, B, A] of a run's agents at observations [B, O], as at the first step of an episode.
 
     Raises:
         InputError: as ``restore``, or agents that do not act.
