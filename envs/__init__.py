@@ -9,12 +9,12 @@ import difflib
 
 from pbrl.errors import InputError
 
-from . import mujoco, point_mass
+from . import batched_mujoco, mujoco, point_mass
 
 __all__ = ["make", "names"]
 
 
-def make(env: str, copies: int) -> point_mass.PointMass | mujoco.GymnasiumCopies:
+def make(env: str, copies: int) -> point_mass.PointMass | batched_mujoco.BatchedMuJoCo | mujoco.GymnasiumCopies:
     """``copies`` independent copies of an environment, as one vector environment.
 
     Raises:
@@ -27,6 +27,8 @@ def make(env: str, copies: int) -> point_mass.PointMass | mujoco.GymnasiumCopies
         near = difflib.get_close_matches(env, names(), n=3, cutoff=0.5)  # other tasks may be discrete
         expected = f"did you mean {' or '.join(near)}?" if near else "expected an id such as Reacher-v5 or PointMass-v0"
         raise InputError(f"unknown environment {env!r}: {expected}")
+    if env in batched_mujoco.names():
+        return batched_mujoco.BatchedMuJoCo(env, copies)
     return mujoco.GymnasiumCopies(env, copies)
 
 
