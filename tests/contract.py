@@ -41,6 +41,7 @@ SMALL: Mapping[str, Any] = {
     "queue": 4,
     "snapshots": 2,
     "value_epochs": 2,
+    "refresh": 3,
     "subsample": 3,
     "replay_batch_size": 6,
     "actor_decay": 40,
