@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import mujoco
 import numpy as np
@@ -47,8 +47,8 @@ class BatchedMuJoCo:
         if copies < 1:
             raise InputError(f"copies is {copies}, expected at least 1")
         self.copies = copies
-        self._env: Any = make_one(env)
-        self._task: Any = self._env.unwrapped
+        self._env = cast(Any, make_one(env))
+        self._task = self._env.unwrapped
         self._formula = _TASKS[env.rpartition("-")[0]]
         self._old = env.endswith("-v4")
         self._low, self._high = action_bounds(self._env)
