@@ -251,7 +251,7 @@ def differences(learner: VPL, batch: LabelledPairs, latent: Tensor) -> Tensor:
 def test_answers_are_predicted_as_well_as_can_be(count: int) -> None:
     """The likelihood of all answers of a user by importance sampling from q(z | answers), 200 draws."""
     learner = trained()
-    batch, known, _ = asked(count)
+    batch, known, chance = asked(count)
     mean, log_var = learner.rewards.posterior(batch, known)
     weights = []
     for draw in range(200):
@@ -267,7 +267,12 @@ def test_answers_are_predicted_as_well_as_can_be(count: int) -> None:
         weights.append(fit + 0.5 * (ours - prior).sum(-1)[0])
     likelihood = torch.logsumexp(torch.stack(weights), dim=0) - torch.log(torch.tensor(200.0))
     nll = float(-likelihood.mean()) / count
-    assert OPTIMAL[count] - 0.02 < nll < OPTIMAL[count] + 0.029  # < 0.50 with eight
+    label = batch.label.reshape(500, 8)
+    alike, unlike = ((known[0] * torch.where(label == 1, p, 1 - p).log()).sum(-1) for p in (chance, 1 - chance))
+    exact = float(torch.log(torch.tensor(2.0)) - torch.logaddexp(alike, unlike).mean()) / count
+    assert abs(exact - OPTIMAL[count]) < 0.02, "these 500 users are no fair sample"
+    assert exact - 0.005 < nll < exact + 0.025
+    assert count < 8 or nll < 0.50
 
 
 def test_one_reward_for_both_users_predicts_nothing() -> None:
