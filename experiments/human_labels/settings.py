@@ -30,13 +30,13 @@ class HumanOptions:
     """Agents; by default all that learn from pairs alone."""
     seeds: int = 2
     """Members for each fold and kind of answers: seeds 0, 1, ..."""
-    folds: int = 10
+    folds: int = 5
     """Parts into which the pairs are divided, each held out by one member."""
-    updates: int = 500
+    updates: int = 400
     """Updates of every agent."""
     hidden: int = 64
     """Units in each of the two hidden layers of networks; transformers are half as wide."""
-    batch_pairs: int = 8
+    batch_pairs: int = 4
     """Pairs per update."""
     episodes: int = 3
     """Episodes that each member plays in the simulator; 0: none."""
