@@ -59,7 +59,7 @@ class PEBBLEConfig(SACConfig):
     """Transitions per update of SAC; the reward network has its own."""
     reward_lr: float = RewardModelConfig.lr
     """Learning rate of the reward model."""
-    reward_updates: int = shared(10_000, schedule="stage")
+    reward_updates: int = shared(5_000, schedule="stage")
     """Updates of the reward model before SAC begins, where both learn from stored data. No use online."""
     reward_bounded: bool = shared(True)
     """Whether a tanh keeps each step's reward in (-1, 1)."""

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import envs
-from pbrl.agent import Agent, Learner
+from pbrl.agent import Agent, Asker, Learner
 from pbrl.arena import Compared
 from pbrl.errors import InputError
 from pbrl.spec import Spec
@@ -72,6 +72,11 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
             )
         return
     if not online.env_steps:
+        return
+    if isinstance(learner, Asker):
+        if options.data.dataset is not None:
+            expected = "expected --env and --env-steps alone"
+            raise InputError(f"{agent} asks about what it does in the simulator, found a data set, too: {expected}")
         return
     if wants != {"transitions"}:
         raise InputError(f"{agent} cannot learn online: it learns from {' and '.join(sorted(wants))}, {_SUCH_AS}")

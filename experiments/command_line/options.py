@@ -13,6 +13,7 @@ import tyro
 from pbrl.errors import InputError
 
 from .online_options import OnlineOptions
+from .query_options import QueryOptions
 
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
@@ -115,6 +116,7 @@ class TrainOptions:
     label: LabelOptions = field(default_factory=LabelOptions)
     run: RunOptions = field(default_factory=RunOptions)
     online: OnlineOptions = field(default_factory=OnlineOptions)
+    query: QueryOptions = field(default_factory=QueryOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
@@ -198,5 +200,6 @@ class TrainOptions:
             LabelOptions(**label),
             RunOptions(**run),
             OnlineOptions(**content["online"]),
+            QueryOptions(**content["query"]),
             MachineOptions(**content["machine"]),
         )

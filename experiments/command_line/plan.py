@@ -11,7 +11,7 @@ from typing import Any
 
 import agents
 from pbrl import __version__
-from pbrl.agent import Agent, Learner, Staged
+from pbrl.agent import Agent, Asker, Learner, Staged
 from pbrl.data import Dataset, Preferences
 from pbrl.data.source import Source
 from pbrl.errors import InputError
@@ -35,6 +35,8 @@ from .problem import (
     simulator,
     spec_of,
 )
+from .train_asking import check_effect as check_query_effect
+from .train_asking import schedule_of, teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,8 @@ def plan(request: Request) -> Plan:
     learner = make_learner(request, spec, population)
     check_learner(learner, request.agent, population.members.shared, options)
     check_online_effect(options, request.given, on_policy="rollout" in learner.wants(), agent=request.agent)
+    asks = online and isinstance(learner, Asker)
+    check_query_effect(options, request.given, asks=asks, config=population.members.shared)
     if online:
         check_place(where, options)
     wants_pairs = "pairs" in learner.wants()
@@ -93,7 +97,10 @@ def plan(request: Request) -> Plan:
     if labels != named:
         population = populate(request, labels, on)
     check_effect(options.label, labels, request.agent, wants_pairs, request.given)
-    told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if wants_pairs else []
+    teachers = [teacher(options.label, name) for name in labels] if asks else []
+    schedule = schedule_of(options) if asks else None
+    stored_answers = wants_pairs and not asks
+    told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if stored_answers else []
     of_member = [told[labels.index(name)] for name in population.labels] if told else []
     preferences = [each.train for each in of_member] if len(told) > 1 else told[0].train if told else None
     source = None
@@ -106,6 +113,8 @@ def plan(request: Request) -> Plan:
         notes = [*notes, "no evaluation: the data name no simulator, choose one with --env"]
     notes = [*notes, *(each.note for each in told if each.note)]
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
+    if schedule is not None:
+        identity["asking"] = {"by": list(map(str, teachers)), **dataclasses.asdict(schedule)}
     nobody = (None,) * len(population.members)
     lessons = tuple(each.train for each in of_member) or nobody
     tests = tuple(each.held_out for each in of_member) or nobody

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import envs
 from pbrl import loops
-from pbrl.agent import Agent, Staged
+from pbrl.agent import Agent, Asker, Staged
 from pbrl.arena import Arena, Compared
 from pbrl.collector import Collector, EnvFault
 from pbrl.data import hdf5
@@ -26,6 +26,7 @@ from pbrl.loops.on_policy import OnPolicy
 from pbrl.run import Record, Run
 
 from .plan import Plan
+from .train_asking import Asked, asking
 
 
 class Collected(Protocol):
@@ -77,7 +78,7 @@ def train_online(
     offline = planned.request.options.offline_updates
     learner = planned.learner
     assert isinstance(learner, Agent)  # check_learner sees to it
-    phase = _from_rollouts(planned) if set(learner.wants()) == {"rollout"} else _with_replay(planned)
+    phase = _phase(planned)
     collected = phase.collected
     try:
         run.load_collected(collected)
@@ -95,13 +96,28 @@ def train_online(
             watch(offline + now, values)
             before = now
     except EnvFault as fault:
-        assert isinstance(collected, Buffer)  # only a collector raises it
-        kept = export(collected, planned, run) if collected.env_steps else "nothing"
+        buffer = _buffer(collected)
+        assert buffer is not None  # only a collector raises it
+        kept = export(buffer, planned, run) if collected.env_steps else "nothing"
         raise InputError(f"{fault}; collected before: {kept}") from fault
     finally:
         phase.close()
-    if options.export and isinstance(collected, Buffer):
-        export(collected, planned, run)
+    filled = _buffer(collected)
+    if options.export and filled is not None:
+        export(filled, planned, run)
+
+
+def _phase(planned: Plan) -> Phase:
+    """The loop that the learner learns by."""
+    if isinstance(planned.learner, Asker):
+        return Phase(*asking(planned))
+    return _from_rollouts(planned) if set(planned.learner.wants()) == {"rollout"} else _with_replay(planned)
+
+
+def _buffer(collected: Collected) -> Buffer | None:
+    """The steps that were collected, where they are kept."""
+    collected = collected.buffer if isinstance(collected, Asked) else collected
+    return collected if isinstance(collected, Buffer) else None
 
 
 def export(buffer: Buffer, planned: Plan, run: Run) -> str:
