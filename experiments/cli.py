@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "data": (
         "data_commands:data",
-        "make, list, describe and import data sets (pbrl data --help)",
+        "make, list, describe, import and join data sets (pbrl data --help)",
     ),
     "check": (
         "check_command:check",

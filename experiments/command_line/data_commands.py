@@ -1,4 +1,4 @@
-"""``pbrl data make | list | describe | import``."""
+"""``pbrl data make | list | describe | import | join``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tyro
 from pbrl import data as datasets
 from pbrl.data import Dataset, hdf5, registry
 from pbrl.data.files import SUFFIXES
+from pbrl.data.join import joined
 from pbrl.errors import InputError
 
 from ..datasets.make import dataset_name, doubt, make_data
@@ -30,6 +31,7 @@ commands:
   list             show the data sets at hand
   describe NAME    show what is in a data set (a name or a file)
   import FILE      copy a D4RL file or a Minari folder into our store
+  join NAME ...    make one data set of several, such as one and what was collected online after it
 
 Data sets are kept in {folder} (set PBRL_DATA_DIR to change it).
 pbrl data COMMAND --help tells more.
@@ -85,6 +87,20 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
+class JoinOptions:
+    """Makes one data set of several, one after the other, such as one and what was collected online after it."""
+
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="")
+    ]
+    """Names that pbrl data list shows, or files."""
+    name: str
+    """What to call it."""
+    overwrite: Flag = False
+    """Replace a data set of the same name."""
+
+
+@dataclass(frozen=True)
 class ListOptions:
     """Shows the data sets at hand."""
 
@@ -100,6 +116,7 @@ def data(arguments: Sequence[str]) -> int:
         "list": lambda rest: _list(read(ListOptions, rest, "pbrl data list")),
         "describe": lambda rest: _describe(read(DescribeOptions, rest, "pbrl data describe")),
         "import": lambda rest: _import(read(ImportOptions, rest, "pbrl data import")),
+        "join": lambda rest: _join(read(JoinOptions, rest, "pbrl data join")),
     }
     if name not in commands:
         near = difflib.get_close_matches(name, commands, 1)
@@ -174,14 +191,29 @@ def has_oracle(path: Path) -> bool:
 def _import(options: ImportOptions) -> None:
     dataset = _foreign(options.file, options.horizon)
     name = options.name or f"imported/{dataset.name}"
-    target = datasets.destination(name)
-    _check_before_shipped(name, "another --name", overwrite=options.overwrite)
-    if target.exists() and not options.overwrite:
-        raise InputError(f"{target}: exists already, expected another --name, or --overwrite")
+    target = _free(name, overwrite=options.overwrite)
     info = {**dataset.info, "imported_from": str(Path(options.file).expanduser().name)}
     kept = dataclasses.replace(dataset, name=name, info=info)
     hdf5.save(kept, target)
     print(f"{kept.describe()}\n\n{target}\nTrain on it: pbrl train iql --dataset {name}")
+
+
+def _free(name: str, *, overwrite: bool) -> Path:
+    """Where a data set of that name goes; InputError where another one would be lost or hidden."""
+    target = datasets.destination(name)
+    _check_before_shipped(name, "another --name", overwrite=overwrite)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists already, expected another --name, or --overwrite")
+    return target
+
+
+def _join(options: JoinOptions) -> None:
+    if len(options.names) < 2:
+        raise InputError(f"{len(options.names)} data sets to join, expected at least two names or files")
+    target = _free(options.name, overwrite=options.overwrite)
+    made = joined([datasets.load(name) for name in options.names], options.name)
+    hdf5.save(made, target)
+    print(f"{made.describe()}\n\n{target}\nTrain on it: pbrl train iql --dataset {made.name}")
 
 
 def _foreign(file: str, horizon: int | None) -> Dataset:
