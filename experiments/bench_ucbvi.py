@@ -28,7 +28,7 @@ import json, sys, time, warnings
 warnings.filterwarnings("ignore")
 import numpy as np
 from rlberry_scool.agents import UCBVIAgent
-from rlberry_scool.envs.finite import FiniteMDP
+from rlberry.envs.finite_mdp import FiniteMDP
 states, actions, horizon, episodes = map(int, sys.argv[1:])
 draw = np.random.default_rng(0)
 env = FiniteMDP(draw.random((states, actions)), draw.dirichlet(np.full(states, 0.3), size=(states, actions)))

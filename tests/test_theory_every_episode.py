@@ -15,9 +15,11 @@ from experiments.regret import curves, studies
 from pbrl import rng
 from pbrl.errors import InputError
 from pbrl.members import sweep
-from pbrl.theory import every_episode, instances
+from pbrl.theory import instances
 from pbrl.theory.every_episode import ucbvi_every_episode
 from pbrl.theory.learner import TabularSpec
+from pbrl.theory.mdps import EpisodicMDP
+from pbrl.theory.regret import RegretTrace
 
 MDP = instances.dirichlet_episodic(5, 3, 4, seed=2, rewarding=0.3)
 KEYS = rng.keys([0, 1, 2]).numpy()
@@ -25,22 +27,22 @@ DELTA, WIDTH = np.array([0.1, 0.05, 0.1]), np.array([1.0, 0.5, 0.0])
 
 
 @pytest.fixture(scope="module")
-def plain() -> every_episode.RegretTrace:
+def plain() -> RegretTrace:
     return ucbvi_every_episode(MDP, 1500, KEYS, DELTA, WIDTH, compiled=False)
 
 
-def test_compiled_equals_plain(plain: every_episode.RegretTrace) -> None:
+def test_compiled_equals_plain(plain: RegretTrace) -> None:
     fast = ucbvi_every_episode(MDP, 1500, KEYS, DELTA, WIDTH)
     np.testing.assert_allclose(fast.value, plain.value, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(fast.upper, plain.upper, rtol=1e-12, atol=1e-12)
 
 
-def test_a_member_alone_is_the_same(plain: every_episode.RegretTrace) -> None:
+def test_a_member_alone_is_the_same(plain: RegretTrace) -> None:
     alone = ucbvi_every_episode(MDP, 700, KEYS[1:2], DELTA[1:2], WIDTH[1:2])
     np.testing.assert_allclose(alone.value[:, 0], plain.value[:700, 1], rtol=1e-12)
 
 
-def test_it_plays_as_the_agent_would(plain: every_episode.RegretTrace) -> None:
+def test_it_plays_as_the_agent_would(plain: RegretTrace) -> None:
     """The agent, shown the same episodes one at a time, makes the same plans."""
     members = sweep(UCBVIConfig(), [0])
     agent = UCBVI(TabularSpec.of(MDP), members)
@@ -60,7 +62,7 @@ def test_it_plays_as_the_agent_would(plain: every_episode.RegretTrace) -> None:
         agent.update(counts, 1)
 
 
-def test_bounds_hold_and_regret_is_not_negative(plain: every_episode.RegretTrace) -> None:
+def test_bounds_hold_and_regret_is_not_negative(plain: RegretTrace) -> None:
     assert (plain.upper[:, :1] >= plain.optimum[:1] - 1e-9).all()
     assert (plain.value <= plain.optimum + 1e-9).all()
     assert plain.episodes == 1500
@@ -69,7 +71,7 @@ def test_bounds_hold_and_regret_is_not_negative(plain: every_episode.RegretTrace
 
 
 def test_what_it_cannot_play_is_told() -> None:
-    stack = instances.EpisodicMDP(np.stack([MDP.transition] * 2), np.stack([MDP.reward] * 2))
+    stack = EpisodicMDP(np.stack([MDP.transition] * 2), np.stack([MDP.reward] * 2))
     with pytest.raises(InputError, match="expected one MDP and at least 1 episode"):
         ucbvi_every_episode(stack, 10, KEYS, DELTA, WIDTH)
     with pytest.raises(InputError, match="for 0 episodes"):

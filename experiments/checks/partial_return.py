@@ -49,8 +49,7 @@ def flipped(mdp: DiscountedMDP) -> NDArray[np.bool_]:
     """[S - 1] the start states in which no optimal action is still optimal once every step pays the constant more."""
     plain, paid = replace(mdp, gamma=0.999), _shifted(mdp)
     keep = _optimal(policy_iteration(plain)) & _optimal(policy_iteration(paid))
-    lost: NDArray[np.bool_] = ~keep[:-1].any(axis=-1, keepdims=True)[:, 0]
-    return lost
+    return np.logical_not(keep[:-1].any(axis=-1))
 
 
 def _differences(mdp: DiscountedMDP, other: DiscountedMDP, trial: Trial, by_regret: bool) -> float:
