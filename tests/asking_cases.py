@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from agents.preference.pebble import PEBBLE, PEBBLEConfig
-from pbrl import rng
 from pbrl.collector import Collector
 from pbrl.data import Segments
 from pbrl.data.buffer import Buffer
@@ -77,7 +76,8 @@ class Case:
 
     def restore(self, states: Iterable[dict[str, Any]]) -> None:
         """Goes back to it."""
-        for part, state in zip((self.learner, self.collector.buffer, self.interview), states):
+        parts: tuple[Any, ...] = (self.learner, self.collector.buffer, self.interview)
+        for part, state in zip(parts, states):
             part.load_state_dict(state)
 
 
@@ -105,6 +105,3 @@ def case(
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """Whether all bits are the same."""
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other))
-
-
-KEYS = rng.keys([0, 1])

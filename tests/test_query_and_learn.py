@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from agents.off_policy.sac import SAC, SACConfig
 from agents.preference.cpl import CPL, CPLConfig
-from pbrl.agent import ForgetsCritic
+from pbrl.agent import ForgetsCritic, Metrics
 from pbrl.data.buffer import Buffer
+from pbrl.data.source import Batch
 from pbrl.errors import InputError
 from pbrl.labelers.desk import Answer, AtOnce, Question
 from pbrl.labelers.teachers import partial_return_labeler
@@ -106,7 +108,7 @@ def test_before_the_first_answers_the_reward_is_novelty_and_afterwards_it_is_lea
     rewards: list[Tensor] = []
 
     class Notes(SAC):
-        def update(self, batch):  # type: ignore[no-untyped-def]
+        def update(self, batch: Batch) -> Metrics:
             rewards.append(batch["transitions"].rew)
             return super().update(batch)
 
@@ -183,7 +185,7 @@ def test_it_goes_on_with_the_same_bits() -> None:
 
 
 KNOB_STEPS = 45
-KNOBS = {
+KNOBS: dict[str, Any] = {
     "query": "k_centre",
     "segment_length": 5,
     "max_queries": 7,
@@ -216,9 +218,9 @@ def test_every_knob_of_the_schedule_changes_something(name: str) -> None:
 
 
 @pytest.mark.parametrize("rewards", [{"factor": -3.0}, {"constant": 1e6}])
-def test_what_the_environment_pays_reaches_no_learner(rewards: dict[str, float]) -> None:
+def test_what_the_environment_pays_reaches_no_learner(rewards: dict[str, Any]) -> None:
     """The labeler judges by sight; whatever the environment pays, the learners end with the same bits."""
-    honest, other = plain(), case(**rewards)  # type: ignore[arg-type]
+    honest, other = plain(), case(**rewards)
     garbage = other.run()
     assert same(honest.weights(0), other.weights(0))
     assert not torch.equal(honest.collector.buffer.env_rew, other.collector.buffer.env_rew)
@@ -240,8 +242,8 @@ def test_no_batch_ever_holds_the_environments_reward(monkeypatch: pytest.MonkeyP
     seen: list[float] = []
     draw = Buffer.draw
 
-    def watched(self: Buffer, *args: object) -> object:
-        batch = draw(self, *args)  # type: ignore[arg-type]
+    def watched(self: Buffer, *args: Any) -> Batch:
+        batch = draw(self, *args)
         seen.append(float(batch["transitions"].rew.abs().max()))
         return batch
 
@@ -355,20 +357,20 @@ def test_skips_make_room_again_in_the_budget() -> None:
         ({"reset_updates": -1}, "reset_updates is -1, expected at least 0"),
     ],
 )
-def test_schedules_that_cannot_work(changes: dict[str, object], message: str) -> None:
+def test_schedules_that_cannot_work(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        case(schedule=dataclasses.replace(SCHEDULE, **changes)).run()  # type: ignore[arg-type]
+        case(schedule=dataclasses.replace(SCHEDULE, **changes)).run()
 
 
 def test_learners_that_do_not_fit() -> None:
     run = case()
     cpl = CPL(SPEC, sweep(CPLConfig(hidden=(8,)), [0, 1]))
-    sac = SAC(SPEC, sweep(SACConfig(hidden=(8,)), [0, 1]))
+    sac: Any = SAC(SPEC, sweep(SACConfig(hidden=(8,)), [0, 1]))
     parts = run.desk, run.collector, run.interview
     with pytest.raises(InputError, match="CPL learns from pairs"):
         next(query_and_learn(run.learner.model, cpl, *parts, 10, every=1))
     with pytest.raises(InputError, match="SAC learns from transitions"):
-        next(query_and_learn(sac, sac, *parts, 10, every=1))  # type: ignore[arg-type]
+        next(query_and_learn(sac, sac, *parts, 10, every=1))
     with pytest.raises(InputError, match="every is 0"):
         run.run(10, every=0)
 

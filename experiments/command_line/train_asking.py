@@ -36,7 +36,7 @@ class Asked:
     """What the loop goes on from: the buffer, and what was asked about it."""
 
     def __init__(self, buffer: Buffer, interview: Interview) -> None:
-        self.parts = {"buffer": buffer, "interview": interview}
+        self.parts: dict[str, Buffer | Interview] = {"buffer": buffer, "interview": interview}
         self.buffer = buffer
 
     @property
