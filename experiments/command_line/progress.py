@@ -18,7 +18,9 @@ _SHOWN = ("score", "return", "held_out_accuracy", "accuracy", "loss")
 
 
 @contextmanager
-def bar(screen: Console, agent: str, members: int, since: int, total: int) -> Iterator[Watch]:
+def bar(
+    screen: Console, agent: str, members: int, since: int, total: int, unit: str = "member-updates/s"
+) -> Iterator[Watch]:
     """A function to call with the count of updates and new metrics, which it shows as means over the members."""
     shown = screen.is_terminal and sys.stdout.isatty()
     columns = (
@@ -40,7 +42,7 @@ def bar(screen: Console, agent: str, members: int, since: int, total: int) -> It
             names = [name for name in _SHOWN if name in last] or list(last)
             words = [f"{name} {last[name]:.3g}" for name in names]
             with uninterrupted():  # a thread of its own draws the bar
-                now = f"{speed:,.0f} member-updates/s"
+                now = f"{speed:,.0f} {unit}"
                 progress.update(task, completed=updates, speed=now, last=" ".join(words[:2]))
 
         yield watch

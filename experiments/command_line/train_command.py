@@ -92,7 +92,8 @@ def _follow(planned: planning.Plan, run: Run) -> int:
         soft_wrap=True,
     )
     try:
-        with bar(screen, planned.request.agent, members, since, total) as watch:
+        unit = "member-steps/s" if options.online.env_steps else "member-updates/s"
+        with bar(screen, planned.request.agent, members, since, total, unit) as watch:
             fit(planned, run, watch)
     except KeyboardInterrupt:
         saved = run.saved()
