@@ -68,11 +68,10 @@ def ucbvi_every_episode(
     run = _compiled() if compiled else _plain
     folded = rng.fold(torch.from_numpy(keys.copy()), "every episode")
     for start in range(0, episodes, BLOCK):
-        steps = range(start, min(start + BLOCK, episodes))
-        chance = np.stack(
-            [rng.uniform(rng.fold(folded, k), horizon + 1, dtype=torch.float64).numpy() for k in steps], axis=1
-        )  # [P, block, H + 1]
-        block = slice(steps.start, steps.stop)
+        block = slice(start, min(start + BLOCK, episodes))
+        steps = torch.arange(block.start, block.stop).expand(size, -1)
+        each = rng.fold(folded[:, None].expand(-1, steps.shape[1]), steps)
+        chance = rng.uniform(each, horizon + 1, dtype=torch.float64).numpy()  # [P, block, H + 1]
         run(
             chance, reward, transposed, reached, first, mdp.first, level, width, seen, moves, estimate, bonus,
             value[block], upper[block], actions,
@@ -98,19 +97,21 @@ def _loops(
     size, episodes, _ = chance.shape
     horizon, pairs = reward.shape
     states = pairs // actions
-    ahead, exact, chosen, q = np.zeros(states), np.zeros(states), np.zeros((horizon, states), np.int64), np.zeros(pairs)
-    now = np.zeros(states)
+    ahead, q, chosen = np.zeros(states), np.zeros(pairs), np.zeros((horizon, states), np.int64)
+    exact = np.zeros((horizon + 1, states))
     for p in range(size):
+        chosen[:] = -1
         for k in range(episodes):
             ahead[:] = 0.0
-            exact[:] = 0.0
+            changed = False  # whether the policy has, from this stage on: else its value is the last episode's
             for h in range(horizon - 1, -1, -1):
                 for i in range(pairs):
                     q[i] = reward[h, i] + bonus[p, h, i]
-                for to in range(states):
-                    row, factor = estimate[p, h, to], ahead[to]
-                    for i in range(pairs):
-                        q[i] += row[i] * factor
+                if h < horizon - 1:
+                    for to in range(states):
+                        row, factor = estimate[p, h, to], ahead[to]
+                        for i in range(pairs):
+                            q[i] += row[i] * factor
                 most = horizon - h - 1.0
                 for s in range(states):
                     best, pick = -1.0, 0
@@ -119,18 +120,19 @@ def _loops(
                         capped = min(q[i], reward[h, i] + most)
                         if capped > best:
                             best, pick = capped, a
+                    changed |= pick != chosen[h, s]
                     chosen[h, s] = pick
-                    now[s] = reward[h, s * actions + pick]
-                    q[s] = best  # pairs up to s have been read
-                for to in range(states):
-                    row, factor = transposed[h, to], exact[to]
+                    ahead[s] = best
+                if changed:
                     for s in range(states):
-                        now[s] += row[s * actions + chosen[h, s]] * factor
-                for s in range(states):
-                    exact[s], ahead[s] = now[s], q[s]
+                        exact[h, s] = reward[h, s * actions + chosen[h, s]]
+                    for to in range(states):
+                        row, factor = transposed[h, to], exact[h + 1, to]
+                        for s in range(states):
+                            exact[h, s] += row[s * actions + chosen[h, s]] * factor
             total, above = 0.0, 0.0
             for s in range(states):
-                total += start[s] * exact[s]
+                total += start[s] * exact[0, s]
                 above += start[s] * ahead[s]
             value[k, p], upper[k, p] = total, above
             state = 0
