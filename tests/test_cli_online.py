@@ -68,12 +68,14 @@ def test_sac_learns_from_nothing_but_a_simulator(tmp_path: Path, capsys: pytest.
     assert "30 updates" in capsys.readouterr().out
 
 
-def test_the_same_object_goes_from_data_into_the_simulator(tmp_path: Path) -> None:
+def test_the_same_object_goes_from_data_into_the_simulator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The updates on data, and their evaluation, are bit for bit those of a run that stops there."""
     data = point_mass(tmp_path)
     words = ["iql", "--dataset", str(data), "--updates", "20", *TINY]
     offline = Run.open(train(tmp_path / "offline", *words))
     whole = Run.open(train(tmp_path / "online", *words, "--env-steps", "200", "--updates-per-step", "0.1"))
+    heading = capsys.readouterr().out
+    assert all(word in heading for word in ("offline", "dip", "regret"))
     before = [row for row in whole.metrics() if row["env_steps"] == "0"]
     assert before == offline.metrics()
     steps, scores = whole.series("score")

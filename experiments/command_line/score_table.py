@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from pbrl.handover import handover
 from pbrl.run import Run
 from pbrl.statistics import iqm, stratified_bootstrap
 
@@ -63,12 +64,20 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
     table.add_column("best of all evaluations (optimistic)", justify="right")
     if accuracy.size and metric != "held_out_accuracy":
         table.add_column("held-out labels predicted", justify="right")
+    # From data into the simulator: what the change does. Regret is measured from the expert's score, 100.
+    changed = handover(updates, scores) if run.count == "env_steps" and updates[0] == 0 and len(updates) > 1 else None
+    if changed is not None:
+        for name in ("offline", "dip", *(["regret per step"] if metric == "score" else [])):
+            table.add_column(name, justify="right")
     for group in dict.fromkeys(groups):
         mine = [i for i, name in enumerate(groups) if name == group]
         best = np.where(np.isnan(scores[mine, -1]), np.nan, np.fmax.reduce(scores[mine], axis=1))
         row = [group, str(len(mine)), interval(scores[mine, -1]), interval(best)]
         if accuracy.size and metric != "held_out_accuracy":
             row.append(interval(accuracy[mine, -1]))
+        if changed is not None:
+            row += [interval(changed.offline[mine]), interval(changed.dip[mine])]
+            row += [interval(changed.regret[mine])] if metric == "score" else []
         table.add_row(*row)
     yield table
     if len(set(groups)) == len(groups):
