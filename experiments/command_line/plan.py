@@ -12,12 +12,14 @@ from typing import Any
 import agents
 from pbrl import __version__
 from pbrl.agent import Agent, Asker, Learner, Staged
+from pbrl.arena import Compared
 from pbrl.data import Dataset, Preferences
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.run import Run
 
 from .arguments import Request
+from .compared import check_effect as check_compared_effect
 from .online_problem import check_effect as check_online_effect
 from .online_problem import check_learner, check_place, spec_of_simulator
 from .options import TrainOptions
@@ -92,12 +94,14 @@ def plan(request: Request) -> Plan:
     check_query_effect(options, request.given, asks=asks, config=population.members.shared)
     if online:
         check_place(where, options)
-    wants_pairs = "pairs" in learner.wants()
-    labels = check_labels(named, request.agent, wants_pairs)
+    wants_pairs, compares = "pairs" in learner.wants(), isinstance(learner, Compared)
+    labels = check_labels(named, request.agent, wants_pairs or compares)
+    if compares:
+        check_compared_effect(request.agent, request.given)
     if labels != named:
         population = populate(request, labels, on)
-    check_effect(options.label, labels, request.agent, wants_pairs, request.given)
-    teachers = [teacher(options.label, name) for name in labels] if asks else []
+    check_effect(options.label, labels, request.agent, wants_pairs or compares, request.given)
+    teachers = [teacher(options.label, name) for name in labels] if asks or compares else []
     schedule = schedule_of(options) if asks else None
     stored_answers = wants_pairs and not asks
     told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if stored_answers else []
@@ -115,6 +119,8 @@ def plan(request: Request) -> Plan:
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
     if schedule is not None:
         identity["asking"] = {"by": list(map(str, teachers)), **dataclasses.asdict(schedule)}
+    if compares:
+        identity["compared"] = [{"by": str(each), "margin": each.margin} for each in teachers]
     nobody = (None,) * len(population.members)
     lessons = tuple(each.train for each in of_member) or nobody
     tests = tuple(each.held_out for each in of_member) or nobody

@@ -21,12 +21,11 @@ from pbrl.collector import Collector, EnvFault
 from pbrl.data import hdf5
 from pbrl.data.buffer import Buffer
 from pbrl.errors import InputError
-from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops.on_policy import OnPolicy
 from pbrl.run import Record, Run
 
 from .plan import Plan
-from .train_asking import Asked, asking
+from .train_asking import Asked, asking, teacher
 
 
 class Collected(Protocol):
@@ -164,7 +163,7 @@ def _with_replay(planned: Plan) -> Phase:
 
 
 def _from_rollouts(planned: Plan) -> Phase:
-    """On-policy: each update has a rollout of its own. Trajectories are compared by what the environment paid."""
+    """On-policy: each update has a rollout of its own. Trajectories are compared by each member's teacher."""
     learner = cast(OnPolicy, planned.learner)  # which wants rollouts
     options, on = planned.request.options.online, planned.machine
     assert planned.simulator is not None
@@ -173,7 +172,8 @@ def _from_rollouts(planned: Plan) -> Phase:
     updates = math.ceil(options.env_steps / (learner.environments * learner.wants()["rollout"]))
     if not isinstance(learner, Compared):
         return Phase(loops.on_policy(learner, playing, updates, every=1), playing, env.close)
-    arena = Arena(partial_return_labeler(), learner, env.spec)
+    labels = planned.request.options.label
+    arena = Arena([teacher(labels, name) for name in planned.population.labels], learner, env.spec)
     metrics = loops.on_policy(learner, playing, updates, every=1, prepare=arena)
     return Phase(metrics, _Games(playing, arena), env.close)
 
