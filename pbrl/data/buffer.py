@@ -15,8 +15,7 @@ environment paid is kept apart (``env_rew``), for teachers, scores and data sets
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,73 +23,18 @@ from torch import Tensor
 from .. import rng
 from ..errors import InputError
 from ..spec import Spec
+from .collected_windows import Windows, choose, starts
 from .dataset import Dataset
+from .replay import Replay
 from .source import Batch, Source, Transitions, Wants
+
+__all__ = ["Buffer", "Replay", "Reward", "Windows"]
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 """obs [P, B, O], act [P, B, A] -> [P, B]."""
 
 _ROWS = 8192  # relabelled at once
 _TOGETHER = 16  # updates whose random numbers are drawn at once
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What batches are drawn from where there is a data set beside what was collected.
-
-    Attributes:
-        kind: "empty": what was collected alone; "prefill": both as one, every step with the same probability; "mixed":
-            ``share`` of each batch from the data set, the rest from what was collected.
-        share: of "mixed".
-        last_share: of "mixed", reached linearly after ``anneal`` environment steps; None keeps ``share``.
-        anneal: environment steps per member.
-
-    Raises:
-        InputError: shares outside [0, 1], or an annealing of no length.
-    """
-
-    kind: Literal["empty", "prefill", "mixed"] = "empty"
-    share: float = 0.5
-    last_share: float | None = None
-    anneal: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("share", "last_share"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise InputError(f"replay {name} is {value}, expected a number from 0 to 1")
-        if (self.last_share is not None) != (self.anneal > 0):
-            raise InputError(
-                f"replay anneals from {self.share} to {self.last_share} over {self.anneal} steps, expected a last "
-                "share and at least 1 step, or neither"
-            )
-
-    def share_at(self, env_steps: int) -> float:
-        """The data set's share of a batch of "mixed" after ``env_steps`` steps."""
-        if self.last_share is None:
-            return self.share
-        return self.share + (self.last_share - self.share) * min(1.0, env_steps / self.anneal)
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """M windows of T steps of each member, none of which crosses the end of an episode.
-
-    Attributes:
-        obs: [P, M, T, O].
-        act: [P, M, T, A].
-        rew: [P, M, T] what the environment paid.
-        last_obs: [P, M, O] the state after the last action.
-        term: [P, M] 0 or 1, the last step truly ended the episode.
-        row: [P, M] int64 number of the window's first step among all steps that the member has taken.
-    """
-
-    obs: Tensor
-    act: Tensor
-    rew: Tensor
-    last_obs: Tensor
-    term: Tensor
-    row: Tensor
 
 
 class Buffer:
@@ -377,22 +321,14 @@ class Buffer:
             InputError: a member has no complete episode of that length.
         """
         order = self.order
-        starts = self._starts(order, length, recent)  # [P, T, N]
-        valid = starts.flatten(1)
+        valid = self._starts(order, length, recent).flatten(1)  # [P, T N]
         number = valid.sum(1)
         if length < 1 or not bool((number > 0).all() if everyone else (number > 0).any()):
             raise InputError(
                 f"a member has no complete episode of {length} steps among those stored, expected shorter segments or "
                 "more steps before the first question"
             )
-        table = torch.argsort(valid.logical_not().to(torch.int8), dim=1, stable=True)  # the valid ones first
-        if apart:
-            chosen = rng.indices(keys, count // 2, number)
-            other = rng.indices(rng.fold(keys, "other"), count // 2, (number - 1).clamp_min(0))
-            chosen = torch.stack([chosen, (chosen + 1 + other) % number.clamp_min(1)[:, None]], dim=-1).flatten(1)
-        else:
-            chosen = rng.indices(keys, count, number)
-        place = table.gather(1, chosen)  # [P, M], numbers t N + n
+        place = choose(valid, keys, count, apart=apart)  # [P, M], numbers t N + n
         time, stream = place // self.streams, place % self.streams
         step_time = (time.unsqueeze(-1) + torch.arange(length, device=self.device)).clamp_max(len(order) - 1)
         rows = order[step_time, stream.unsqueeze(-1)]  # [P, M, T]
@@ -405,19 +341,7 @@ class Buffer:
 
     def _starts(self, order: Tensor, length: int, recent: int | None) -> Tensor:
         """[P, T, N] bool: here begins a window of ``length`` steps of a complete (recent) episode."""
-        steps, streams = order.shape
-        end, step = self._end[:, order], self._step[:, order]  # [P, T, N]
-        time = torch.arange(steps, device=self.device)[:, None].expand(steps, streams)
-        never = torch.full_like(end, steps, dtype=torch.int64)
-        # The time at which the episode of a step ends: the first end from there on.
-        last = torch.where(end, time, never).flip(1).cummin(1).values.flip(1)
-        whole = (last < steps) & (time - step >= 0)
-        if recent is not None:
-            rank = last * streams + torch.arange(streams, device=self.device)  # episodes in the order of their ends
-            ends = torch.where(end & whole, rank, -1).flatten(1)
-            kept = min(recent, ends.shape[1])
-            whole &= rank >= ends.topk(kept, dim=1).values[:, -1:, None]
-        return whole & (last - time >= length - 1)
+        return starts(self._end[:, order], self._step[:, order], length, recent)
 
     # What others keep of it.
 
