@@ -154,7 +154,7 @@ GRIDS: dict[str, list[dict[str, float]]] = {
     "cpl_kl": [{"dropout": d, "alpha": a} for d in (0.0, 0.25) for a in (0.2, 0.6, 2.0)],
     "iql": _IQL,
     "p_iql": _IQL,
-    "pt_iql": _IQL,
+    "pt_iql": [{"expectile": e, "temperature": t} for e in (0.7, 0.9) for t in (0.3, 1.0, 3.0)],
     "ipl": [{"chi2": c, "temperature": t} for c in (0.05, 0.5) for t in (1.0, 3.0, 10.0)],
     "oppo": [{"preference_weight": w, "star_lr": lr} for w in (0.1, 1.0, 10.0) for lr in (1e-3, 1e-2)],
 }
@@ -199,7 +199,7 @@ def agent_config(name: str, scale: Scale, choice: Mapping[str, Any]) -> Any:
         wanted |= {"reward_updates": third, "reward_ensemble": 1, "reward_batch_size": scale.batch_pairs}
     if name == "pt_iql":
         wanted |= {"actor_decay": scale.updates - third, "reward_updates": third, "reward_width": scale.hidden // 2}
-        wanted |= {"reward_heads": 2, "reward_batch_size": scale.batch_pairs // 2, "relabel_stride": 10}
+        wanted |= {"reward_heads": 2, "reward_batch_size": scale.batch_pairs // 2, "relabel_stride": 2}
     return algorithm.config(**{**wanted, **choice})
 
 

@@ -21,6 +21,7 @@ from .rows import Row, number, whole
 from .score_tables import interval, words
 
 LOWEST = -50.0  # score
+_STYLES = {"iql": "--", "bc": ":"}  # of those that learn without labels
 BUDGETS, CURVES, ACCURACY, ODDS = "budgets.png", "curves.png", "accuracy.png", "odds.png"
 
 
@@ -98,7 +99,7 @@ def _budgets(study: Study, path: Path) -> None:
                             x, [e.low for e in ends], [e.high for e in ends], color=colour, alpha=0.12, lw=0
                         )
                         axes.plot(x, [e.point for e in ends], color=colour, lw=1.4, marker="o", ms=2.5, label=agent)
-                for agent, style in (("iql", "--"), ("bc", ":")):
+                for agent, style in _STYLES.items():
                     if scores := study.scores(agent=agent, dataset=dataset):
                         name = "iql, true reward" if agent == "iql" else "bc, all data"
                         axes.axhline(interval(scores).point, color="#555555", lw=1.1, ls=style, label=name)
@@ -111,7 +112,7 @@ def _budgets(study: Study, path: Path) -> None:
 
 def _curves(study: Study, path: Path) -> None:
     """Scores on the way, with the most labels."""
-    colours = {**_colours(study), "iql": "#555555", "bc": "#AAAAAA"}
+    colours = {**_colours(study), "iql": "#555555", "bc": "#555555"}
     most = study.budgets[-1] if study.budgets else 0
     labelled = study.labels or ["none"]
     title = f"Score in training with {most} labelled pairs (no faults): IQM over seeds, 95 % interval"
@@ -131,14 +132,17 @@ def _curves(study: Study, path: Path) -> None:
 
 def _cut(axes: Axes) -> None:
     """Leave out what lies far below the random policy, where scores of unstable policies have no bottom."""
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], LOWEST))
+    low, high = max(axes.dataLim.y0, LOWEST), axes.dataLim.y1
+    edge = 0.05 * max(high - low, 1.0)
+    axes.set_ylim(low - edge, high + edge)
 
 
 def _band(axes: Axes, rows: Sequence[Row], colour: str, name: str) -> None:
     x = [whole(row, "updates") for row in rows]
     low, high = ([number(row, end) for row in rows] for end in ("low", "high"))
     axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
-    axes.plot(x, [number(row, "score") for row in rows], color=colour, lw=1.4, marker="o", ms=2.5, label=name)
+    style = _STYLES.get(name, "-")
+    axes.plot(x, [number(row, "score") for row in rows], color=colour, lw=1.4, ls=style, marker="o", ms=2.5, label=name)
 
 
 def _accuracy(study: Study, path: Path) -> None:
