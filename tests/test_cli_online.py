@@ -201,3 +201,10 @@ def test_misuse_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]
     for words, expected in cases:
         check(capsys, tmp_path, words, *expected)
+
+
+def test_an_agent_that_chooses_is_evaluated_as_it_was_trained(tmp_path: Path) -> None:
+    words = ["--env", "CartPole-v1", "--env-steps", "100", "--steps", "25", "--environments", "2", "--epochs", "1"]
+    folder = train(tmp_path, "ppo", *words, *TINY)
+    assert cli.main(["evaluate", str(folder), "--episodes", "2"]) == 0
+    assert Run.open(folder).config["identity"]["spec"]["actions"] == 2

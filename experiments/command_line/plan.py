@@ -143,7 +143,7 @@ def _identity(
     where: Simulator | None,
     spec: dict[str, Any],
 ) -> dict[str, Any]:
-    kept = {"name", "obs_size", "act_size", "horizon", "objectives"}
+    kept = {"name", "obs_size", "act_size", "horizon", "objectives", "actions"}
     identity = {
         "agent": request.agent,
         "settings": {**request.shared, **request.swept},
