@@ -62,7 +62,9 @@ def parse(algorithm: Algorithm, arguments: Sequence[str]) -> Request:
     whole = dataclasses.make_dataclass(
         "Arguments", [(name, each, field(default_factory=each)) for name, each in forms.items()]
     )
-    about = f"{algorithm.doc.strip()}\n\nExample: pbrl train {algorithm.name} --dataset local/reacher/mixed-v1"
+    plays = algorithm.family in ("off_policy", "on_policy")
+    source = "--env PointMass-v0 --env-steps 20000" if plays else "--dataset local/reacher/mixed-v1"
+    about = f"{algorithm.doc.strip()}\n\nExample: pbrl train {algorithm.name} {source}"
     parsed: Any = read(whole, arguments, f"pbrl train {algorithm.name}", about)
     settings = vars(getattr(parsed, algorithm.name))
     shared = {name: value for name, value in settings.items() if is_shared(configured[name])}

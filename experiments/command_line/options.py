@@ -29,7 +29,8 @@ class DataOptions:
     dataset: Name = None
     """Data set: a name that `pbrl data list` shows, such as local/reacher/mixed-v1, or a file (ours, D4RL's)."""
     env: Name = None
-    """Simulator to evaluate in, such as Reacher-v5. By default the one that the data set names."""
+    """Simulator to evaluate in, and with --env-steps to learn in, such as Reacher-v5. By default the one that the data
+    set names."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,10 @@ def spec_of(dataset: Dataset | None, stored: Preferences | None) -> Spec:
     if dataset is not None:
         return dataset.spec
     if stored is None:
-        raise InputError("--dataset is missing, expected a name such as local/reacher/mixed-v1 (pbrl data list)")
+        raise InputError(
+            "--dataset is missing, expected a name such as local/reacher/mixed-v1 (pbrl data list), or for agents "
+            "such as sac a simulator to learn in, --env and --env-steps"
+        )
     segments = stored.pairs.segments
     check_finite(segments.obs, "obs")
     flat = segments.obs.double().flatten(0, 1)
