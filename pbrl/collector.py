@@ -106,7 +106,7 @@ class Collector:
         pays. An action that is not a number counts as 0.
 
         Raises:
-            EnvFault: the environment gives an observation or a reward that is not a number; nothing is added.
+            EnvFault: the environment gives an observation or a reward that is not a number: such a step is not added.
         """
         buffer, shape = self.buffer, (self.buffer.members, self.buffer.streams)
         obs = self.obs
