@@ -280,7 +280,7 @@ def test_ctrl_c_keeps_the_stacks_that_are_done(
     words += ["--agents", "iql", "bc"]
     monkeypatch.setattr(stack, "train", stop)
     assert main(words) == 130
-    assert "1 stacks are kept, the same command goes on from there" in capsys.readouterr().err
+    assert "1 stack done and kept, the same command goes on from there" in capsys.readouterr().err
     assert not (tmp_path / "preferences.csv").exists()
     monkeypatch.setattr(stack, "train", real)
     assert main(words) == 0

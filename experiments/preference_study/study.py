@@ -49,7 +49,8 @@ def preferences(options: StudyOptions) -> None:
         study(options, console)
     except KeyboardInterrupt:
         kept = len(list((options.folder / "stacks").glob("*.json")))
-        raise KeyboardInterrupt(f"{kept} stacks are kept, the same command goes on from there") from None
+        told = f"{kept} stack{'' if kept == 1 else 's'} done and kept"
+        raise KeyboardInterrupt(f"{told}, the same command goes on from there") from None
 
 
 def study(options: StudyOptions, console: Console) -> None:
