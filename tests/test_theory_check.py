@@ -165,7 +165,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["check", "explain", "k2"]) == 0
     assert "Control, which must FAIL: the same preferences by partial return" in capsys.readouterr().out
     assert cli.main(["check", "nonsense"]) == cli.main(["check", "--jobs", "0"]) == 2
-    assert "unknown check 'nonsense'" in capsys.readouterr().err
+    assert cli.main(["check", "K2", "--json", str(tmp_path / "no" / "where.json")]) == 2
+    said = capsys.readouterr().err
+    assert "unknown check 'nonsense'" in said
+    assert "there is no folder" in said
 
 
 def test_a_failing_check_is_exit_code_one(

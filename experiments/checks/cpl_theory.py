@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
 from pbrl.figures import learning_curves
+from pbrl.losses import contrastive
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.discounted import policy_iteration, soft_value_iteration
 from pbrl.theory.instances import dirichlet_discounted
@@ -170,7 +172,7 @@ def _errors(trial: Trial, by_regret: bool) -> tuple[Floats, Floats]:
     table = soft.advantage if by_regret else _mdp((trial.seed, 0)).reward
     chance = expit(contrast @ table.ravel())
     draw = np.random.default_rng([trial.seed, 13])
-    errors = np.zeros((len(sizes), trial.pick(8, 20, 60)))
+    errors = np.zeros((len(sizes), trial.pick(24, 30, 60)))
     for i, size in enumerate(sizes):
         for j in range(errors.shape[1]):
             asked = draw.multinomial(size, np.full(len(contrast), 1 / len(contrast)))
@@ -248,5 +250,30 @@ CPL5 = Check(
     provenance="practical",
     statistic=lambda trial: _hard(trial, True),
     control=Control("soft-optimal advantages, for which they agree", lambda trial: _hard(trial, False)),
+    at_least=True,
+)
+
+
+def _conservative(trial: Trial, bias: float) -> Measured:
+    """Least increase of the loss when both segments' log-likelihoods fall by as much, over random pairs."""
+    draw = np.random.default_rng([trial.seed, 19])
+    first, second = (torch.from_numpy(-draw.gamma(2.0, 2.0, size=trial.pick(2000, 20_000, 200_000))) for _ in range(2))
+    less = torch.from_numpy(draw.uniform(0.5, 3.0, size=len(first)))
+    label = torch.from_numpy(draw.integers(2, size=len(first)).astype(np.float64))
+    before, after = (contrastive(first - fall, second - fall, label, bias) for fall in (torch.zeros_like(less), less))
+    return exactly(float((after - before).div(less).min()))
+
+
+CPL6 = Check(
+    id="CPL-bias",
+    paper=PAPER,
+    claim="With a bias below 1, of two policies with the same contrast the one likelier on the data has less loss.",
+    setting="random log-likelihoods of both segments of a pair; both fall by the same amount; the library's own loss",
+    assumptions=("lambda < 1",),
+    bound=1e-9,
+    bound_says="the loss must rise with every fall of likelihood: at lambda = 1 it does not",
+    provenance="paper",
+    statistic=lambda trial: _conservative(trial, 0.5),
+    control=Control("lambda = 1, which sees the contrast alone", lambda trial: _conservative(trial, 1.0)),
     at_least=True,
 )

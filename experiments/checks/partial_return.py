@@ -28,8 +28,14 @@ FOLDER = "PBRL_DELIVERY_DIR"
 
 
 def _board() -> DiscountedMDP:
+    return delivery_grid(_cells(), gamma=1.0)
+
+
+def _cells() -> NDArray[np.int64]:
+    """The board's codes: of the authors' file (``...board.json``) where the user has it, else this library's."""
     folder = os.environ.get(FOLDER)
-    return delivery_grid(board(Path(folder) / "board.json" if folder else None), gamma=1.0)
+    found = sorted(Path(folder).glob("*board.json")) if folder else []
+    return board(found[0] if found else None)
 
 
 def _shifted(mdp: DiscountedMDP) -> DiscountedMDP:
@@ -78,8 +84,7 @@ def _blind(trial: Trial, by_regret: bool) -> Measured:
 def _map(trial: Trial, path: Path) -> str:
     """The board, with the states whose optimal actions the constant changes."""
     del trial
-    folder = os.environ.get(FOLDER)
-    cells = board(Path(folder) / "board.json" if folder else None)
+    cells = _cells()
     lost = flipped(_board())
     shown = np.zeros((*cells.shape, 3)) + 0.93
     stands = ~np.isin(cells % MUD, (1, HOUSE, 3))

@@ -36,7 +36,7 @@ class CheckOptions:
     """How much: smoke takes seconds, standard some minutes, full much longer. Named checks run whatever their size."""
     paper: Annotated[str | None, tyro.conf.arg(metavar="PAPER", help_behavior_hint="")] = None
     """Only checks of papers whose name holds this."""
-    list: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    list: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """Tell the checks and run none."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the results (or the list) as JSON."""
@@ -50,6 +50,8 @@ class CheckOptions:
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise InputError(f"jobs is {self.jobs}, expected at least 1")
+        if self.json is not None and not self.json.absolute().parent.is_dir():
+            raise InputError(f"{self.json}: there is no folder {self.json.absolute().parent} to write it in")
 
 
 def check(arguments: Sequence[str]) -> int:
