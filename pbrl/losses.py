@@ -13,6 +13,12 @@ def expectile(error: Tensor, level: Tensor | float) -> Tensor:
     return torch.where(error < 0, 1.0 - level, level) * error.square()
 
 
+def advantage_weight(advantage: Tensor, inverse_temperature: Tensor | float, cap: Tensor | float) -> Tensor:
+    """min(exp(inverse_temperature * advantage), cap), elementwise: what AWAC and IQL weigh an action of the data by."""
+    cap = torch.as_tensor(cap, dtype=advantage.dtype, device=advantage.device)
+    return torch.exp(inverse_temperature * advantage).minimum(cap)
+
+
 def bradley_terry(difference: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of P(second preferred) = sigmoid(difference) with the label, elementwise.
 

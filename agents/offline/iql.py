@@ -184,7 +184,7 @@ class IQL(nn.Module):
         loss_v = losses.expectile(advantage, self.expectile[:, None]).mean(-1)
         goal = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * future
         loss_q = (goal.unsqueeze(1) - self.q(pair).squeeze(-1)).square().mean(-1).sum(1)
-        weight = torch.exp(self.temperature[:, None] * advantage.detach()).minimum(self.max_weight[:, None])
+        weight = losses.advantage_weight(advantage.detach(), self.temperature[:, None], self.max_weight[:, None])
         loss_pi = -(weight * self.policy(obs, key).log_prob(batch.act)).mean(-1)
         metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_pi, "value": value.mean(-1)}
         return loss_v, loss_q, loss_pi, {name: metric.detach() for name, metric in metrics.items()}
