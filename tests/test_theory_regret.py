@@ -19,7 +19,7 @@ from pbrl.members import sweep
 from pbrl.theory import baselines, episodes, instances, model, optimism, robust
 from pbrl.theory.episodic import backward_induction, from_start, occupancy, policy_value
 from pbrl.theory.learner import TabularSpec
-from pbrl.theory.regret import RegretTrace, join, play
+from pbrl.theory.regret import RegretTrace, play
 
 MDP = instances.dirichlet_episodic(4, 2, 3, seed=0)
 KEYS = np.arange(3, dtype=np.int64)
@@ -83,10 +83,6 @@ def test_regret_is_exact_between_plans() -> None:
     assert trace.violations(np.array([-0.15, -3.0])).tolist() == [10, 0]
     with pytest.raises(InputError, match="expected 0 to 100"):
         trace.at([101])
-    both = join([trace, trace])
-    assert both.value.shape == (2, 4)
-    with pytest.raises(InputError, match="planned at the same episodes"):
-        join([trace, replace(trace, counts=np.array([50, 50]))])
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])

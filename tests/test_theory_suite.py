@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from experiments import checks
 from experiments.checks import human_models
+from experiments.checks.reward_from_preferences import advantage_gradient
 from pbrl.errors import InputError
 from pbrl.theory.check import Trial, execute
+from pbrl.theory.discounted import policy_iteration
+from pbrl.theory.instances import dirichlet_discounted
 
 
 @pytest.mark.parametrize("id", [check.id for check in checks.every().values() if check.size == "smoke"])
@@ -46,3 +50,15 @@ def test_people_s_answers_are_read_where_they_are(tmp_path: Path, monkeypatch: p
     np.save(tmp_path / "Trained-Control_full_filtered_X.npy", gaps[:, :2])
     with pytest.raises(InputError, match=r"expected \[N, 3\] and \[N\]"):
         human_models.human(tmp_path)
+
+
+def test_the_gradient_of_optimal_advantages_is_exact() -> None:
+    mdp = dirichlet_discounted(5, 3, 0.9, seed=4)
+    draw = np.random.default_rng(0)
+    weight, direction = draw.standard_normal((2, 5, 3))
+    gradient = advantage_gradient(mdp, mdp.reward, weight)
+    ends = [
+        float((weight * policy_iteration(replace(mdp, reward=mdp.reward + step * direction)).advantage).sum())
+        for step in (1e-5, -1e-5)
+    ]
+    assert float((gradient * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-7)

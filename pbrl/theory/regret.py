@@ -6,7 +6,7 @@ by. Between two plans that is constant, so the cumulative regret is known at eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,18 +132,3 @@ def plan_value(mdp: EpisodicMDP, plan: Plan) -> Floats:
     ]
     value: Floats = np.sum(values, axis=0)
     return value
-
-
-def join(traces: Sequence[RegretTrace]) -> RegretTrace:
-    """Traces of equally many episodes and plans as one population.
-
-    Raises:
-        InputError: plans at other episodes.
-    """
-    first = traces[0]
-    if not all(np.array_equal(trace.counts, first.counts) for trace in traces):
-        raise InputError("traces that are joined must have planned at the same episodes")
-    value, lower, upper = (
-        np.concatenate([getattr(t, name) for t in traces], axis=1) for name in ("value", "lower", "upper")
-    )
-    return RegretTrace(first.counts, value, lower, upper, np.concatenate([t.optimum for t in traces]))
