@@ -136,15 +136,20 @@ class SAC(nn.Module):
         assert isinstance(head, TanhGaussian)
         return head.sample_with_log_prob(key)
 
-    def _critic_loss(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_Q summed over the critics, [P], and metrics."""
-        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+    def _goal(self, batch: Transitions, key: Tensor) -> Tensor:
+        """[P, B] what the critics should say of the batch."""
         with torch.no_grad():
+            next_obs = self.normalizer(batch.next_obs)
             next_act, log_prob = self._draw(next_obs, key)
             best = self.target(torch.cat([next_obs, next_act], dim=-1)).squeeze(-1).amin(1)  # [P, B]
             soft = best - self.log_alpha.exp() * log_prob
-            goal = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * soft
-        q = self.q(torch.cat([obs, batch.act], dim=-1)).squeeze(-1)  # [P, E, B]
+            goal: Tensor = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * soft
+        return goal
+
+    def _critic_loss(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_Q summed over the critics, [P], and metrics."""
+        goal = self._goal(batch, key)
+        q = self.q(torch.cat([self.normalizer(batch.obs), batch.act], dim=-1)).squeeze(-1)  # [P, E, B]
         loss = 0.5 * (goal.unsqueeze(1) - q).square().mean(-1).sum(1)
         return loss, {"loss_q": loss.detach(), "value": q.detach().mean((1, 2))}
 
