@@ -1,6 +1,7 @@
 """Environments: things with reset and step; they know no agent.
 
-``make(id, copies)`` gives a vector environment: our own point mass, or any Gymnasium task with Box spaces.
+``make(id, copies)`` gives a vector environment: our own point mass, our own problems with several objectives, or any
+task of Gymnasium or mo-gymnasium with Box observations.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import difflib
 
 from pbrl.errors import InputError
 
-from . import batched_mujoco, mujoco, point_mass
+from . import batched_mujoco, mujoco, multi_objective, point_mass
 
 __all__ = ["make", "names"]
 
 
-def make(env: str, copies: int) -> point_mass.PointMass | batched_mujoco.BatchedMuJoCo | mujoco.GymnasiumCopies:
+Made = point_mass.PointMass | multi_objective.Batched | batched_mujoco.BatchedMuJoCo | mujoco.GymnasiumCopies
+
+
+def make(env: str, copies: int) -> Made:
     """``copies`` independent copies of an environment, as one vector environment.
 
     Raises:
@@ -23,6 +27,11 @@ def make(env: str, copies: int) -> point_mass.PointMass | batched_mujoco.Batched
     dimension = point_mass.dimension_of(env)
     if dimension is not None:
         return point_mass.PointMass(copies, point_mass.Problem(dimension=dimension), name=env)
+    rules = multi_objective.rules(env)
+    if rules is not None:
+        return multi_objective.Batched(rules, copies)
+    if multi_objective.is_task(env):
+        return mujoco.GymnasiumCopies(env, copies)
     if env not in {*names(), *mujoco.registered_names()}:
         near = difflib.get_close_matches(env, names(), n=3, cutoff=0.5)  # other tasks may be discrete
         expected = f"did you mean {' or '.join(near)}?" if near else "expected an id such as Reacher-v5 or PointMass-v0"
@@ -33,5 +42,6 @@ def make(env: str, copies: int) -> point_mass.PointMass | batched_mujoco.Batched
 
 
 def names() -> list[str]:
-    """The ids that are known to work: the point mass (in any dimension) and Gymnasium's MuJoCo tasks."""
-    return ["PointMass-v0", *(f"PointMass{d}D-v0" for d in (1, 3, 4)), *mujoco.mujoco_names()]
+    """The ids that are known to work: the point mass (in any dimension), problems with several objectives, MuJoCo."""
+    points = ["PointMass-v0", *(f"PointMass{d}D-v0" for d in (1, 3, 4))]
+    return [*points, *multi_objective.RULES, *mujoco.mujoco_names()]

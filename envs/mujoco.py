@@ -51,11 +51,13 @@ class GymnasiumCopies:
             self._low, self._high = action_bounds(self._envs[0])
         space = self._envs[0].observation_space
         registered = self._envs[0].spec
+        rewards = getattr(self._envs[0].unwrapped, "reward_space", None)  # mo-gymnasium's tasks have one
         self.spec = Spec(
             name=env,
             obs_size=int(np.prod(space.shape or (1,))),
             act_size=len(self._low),
             horizon=registered.max_episode_steps if registered else None,
+            objectives=1 if rewards is None else int(np.prod(rewards.shape)),
             actions=None if self._choices is None else int(self._choices.n),
         )
         self._act_space_shape = self._envs[0].action_space.shape
@@ -98,7 +100,8 @@ class GymnasiumCopies:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """One step of every unfinished copy with actions [n, A]: obs [n, O], rew [n], term [n], trunc [n].
 
-        An episode that ends truly at the very step of its time limit is ``term``, not ``trunc``.
+        Rewards are [n, K] where the task has K > 1 objectives (mo-gymnasium's). An episode that ends truly at the very
+        step of its time limit is ``term``, not ``trunc``.
 
         Raises:
             InputError: actions of another shape, or no reset before.
@@ -109,14 +112,15 @@ class GymnasiumCopies:
         if unit.shape != (self.copies, self.spec.act_size):
             raise InputError(f"act has shape {unit.shape}, expected {(self.copies, self.spec.act_size)}")
         own = self._own(unit)
-        rew = np.zeros(self.copies)
+        rew = np.zeros((self.copies, self.spec.objectives))
         for i in np.flatnonzero(~(self._term | self._trunc)):
             obs, reward, term, trunc, _ = self._envs[i].step(own[i])
             self._obs[i] = np.asarray(obs, dtype=np.float64).ravel()
-            rew[i] = float(reward)
+            rew[i] = reward
             self._term[i] = term
             self._trunc[i] = trunc and not term
-        return self._obs.copy(), rew, self._term.copy(), self._trunc.copy()
+        gained = rew[:, 0] if self.spec.objectives == 1 else rew
+        return self._obs.copy(), gained, self._term.copy(), self._trunc.copy()
 
     def _own(self, unit: NDArray[np.float64]) -> NDArray[Any]:
         """The actions [n, A] as the task wants them."""
@@ -180,9 +184,9 @@ def mujoco_names() -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what each copy would repeat: "v4 is out of date", and MuJoCo's word on an attribute in a bundled model.
+    """Silence what each copy would repeat: "v4 is out of date", a bound cast to float32, and an attribute in a model.
 
-    MuJoCo prints the latter to stderr and appends it to MUJOCO_LOG.TXT in the working folder. All else is passed on.
+    MuJoCo prints the last to stderr and appends it to MUJOCO_LOG.TXT in the working folder. All else is passed on.
     """
 
     def pass_on(message: str) -> None:
@@ -196,6 +200,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings(
                 "ignore", message=".*The environment .* is out of date", category=DeprecationWarning
             )
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting", category=UserWarning)
             yield
     finally:
         mujoco.set_mju_user_warning(before)

@@ -48,7 +48,7 @@ def non_dominated(points: ArrayLike) -> Flags:
     at_least = (array[:, None] >= array[None]).all(-1)  # [N, N] row i reaches column j
     equal = at_least & at_least.T
     earlier = np.tri(len(array), k=-1, dtype=bool).T  # row i stands before column j
-    return np.logical_not(np.any((at_least & ~equal) | (equal & earlier), axis=0))
+    return np.asarray(~((at_least & ~equal) | (equal & earlier)).any(0), dtype=np.bool_)
 
 
 def convex_coverage(points: ArrayLike) -> Flags:
