@@ -141,6 +141,19 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class GoesOnline(Protocol):
+    """An agent that learns in one way from data and in another once it plays in the simulator itself."""
+
+    def go_online(self) -> None:
+        """From now on it learns from what it does. It acts as before, to the bit; done twice, it changes nothing."""
+        ...
+
+    def online_wants(self) -> Wants:
+        """What an update takes then: transitions, or a rollout."""
+        ...
+
+
 class Count(nn.Module):
     """A number that is saved with the module that owns it."""
 

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from typing import Any
 
 import envs
-from pbrl.agent import Agent, Asker, Learner
+from pbrl.agent import Agent, Asker, GoesOnline, Learner
 from pbrl.arena import Compared
+from pbrl.data.source import Wants
 from pbrl.errors import InputError
 from pbrl.spec import Spec
 
@@ -56,6 +57,11 @@ def check_effect(options: TrainOptions, given: Collection[str], *, on_policy: bo
         raise InputError(f"{option(name)} has no effect: {unused[name]}, expected it left out")
 
 
+def wants_online(learner: Learner) -> Wants:
+    """What the learner's updates in the simulator take."""
+    return learner.online_wants() if isinstance(learner, GoesOnline) else learner.wants()
+
+
 def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptions) -> None:
     """Raise InputError unless the agent can learn from what it is going to get: data, a simulator, or both."""
     wants, online = set(learner.wants()), options.online
@@ -73,6 +79,8 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
         return
     if not online.env_steps:
         return
+    if "rollout" in wants_online(learner) and options.data.dataset is None:
+        raise InputError(f"{agent} begins with data and plays on from there, found no data set: expected --dataset")
     if isinstance(learner, Asker):
         if options.data.dataset is not None:
             expected = "expected --env and --env-steps alone"

@@ -21,7 +21,7 @@ from pbrl.run import Run
 from .arguments import Request
 from .compared import check_effect as check_compared_effect
 from .online_problem import check_effect as check_online_effect
-from .online_problem import check_learner, check_place, spec_of_simulator
+from .online_problem import check_learner, check_place, spec_of_simulator, wants_online
 from .options import TrainOptions
 from .population import Machine, Population, fitted, machine, make_learner, populate
 from .problem import (
@@ -89,7 +89,7 @@ def plan(request: Request) -> Plan:
     population = populate(request, named or ("none",), on)
     learner = make_learner(request, spec, population)
     check_learner(learner, request.agent, population.members.shared, options)
-    check_online_effect(options, request.given, on_policy="rollout" in learner.wants(), agent=request.agent)
+    check_online_effect(options, request.given, on_policy="rollout" in wants_online(learner), agent=request.agent)
     asks = online and isinstance(learner, Asker)
     check_query_effect(options, request.given, asks=asks, config=population.members.shared)
     if online:

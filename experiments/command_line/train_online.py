@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import envs
 from pbrl import loops
-from pbrl.agent import Agent, Asker, Staged
+from pbrl.agent import Agent, Asker, GoesOnline, Staged
 from pbrl.arena import Arena, Compared
 from pbrl.collector import Collector, EnvFault
 from pbrl.data import hdf5
@@ -110,6 +110,8 @@ def _phase(planned: Plan) -> Phase:
     """The loop that the learner learns by."""
     if isinstance(planned.learner, Asker):
         return Phase(*asking(planned))
+    if isinstance(planned.learner, GoesOnline):
+        planned.learner.go_online()
     return _from_rollouts(planned) if set(planned.learner.wants()) == {"rollout"} else _with_replay(planned)
 
 
@@ -169,7 +171,8 @@ def _from_rollouts(planned: Plan) -> Phase:
     assert planned.simulator is not None
     env = envs.make(planned.simulator.env, len(planned.population.members) * learner.environments)
     playing = loops.Playing(env, learner.keys, dtype=on.dtype)
-    updates = math.ceil(options.env_steps / (learner.environments * learner.wants()["rollout"]))
+    rollouts = math.ceil(options.env_steps / (learner.environments * learner.wants()["rollout"]))
+    updates = planned.request.options.offline_updates + rollouts
     if not isinstance(learner, Compared):
         return Phase(loops.on_policy(learner, playing, updates, every=1), playing, env.close)
     labels = planned.request.options.label

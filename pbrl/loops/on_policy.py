@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import rng
-from ..agent import Learner
+from ..agent import GoesOnline, Learner
 from ..data.rollout import Rollout
 from ..data.source import Batch
 from ..errors import InputError
@@ -164,6 +164,8 @@ def on_policy(
     Args:
         prepare: turns a rollout into what the learner gets; by default it gets the rollout.
     """
+    if isinstance(learner, GoesOnline):
+        learner.go_online()
     seen: dict[str, list[Tensor]] = {}
     while learner.updates < updates:
         rollout, returns = playing.collect(learner, learner.wants()["rollout"])

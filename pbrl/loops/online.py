@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import rng
-from ..agent import Agent, Prepares, Staged
+from ..agent import Agent, GoesOnline, Prepares, Staged
 from ..collector import Collector
 from ..data.buffer import Reward
 from ..data.source import Batch
@@ -59,6 +59,8 @@ def online(
     if every < 1 or random_steps < 0 or not 0.0 <= updates_per_step < math.inf:
         found = f"every {every}, random_steps {random_steps} and updates_per_step {updates_per_step}"
         raise InputError(f"online has {found}, expected at least 1, 0 and 0")
+    if isinstance(learner, GoesOnline):
+        learner.go_online()
     check_online(learner, collector)
     buffer, keys = collector.buffer, learner.keys
     exploring = rng.fold(keys, "exploration")
