@@ -144,3 +144,17 @@ def mirror_descent(moved: Tensor, advantage: Tensor, step: Tensor | float) -> Te
     """
     ratio = moved.exp()
     return (ratio * moved - ratio + 1.0) / step - ratio * advantage
+
+
+def conservative_gap(fresh: Tensor, log_density: Tensor, known: Tensor) -> Tensor:
+    """log sum_k exp(Q(s, a_k) - log rho(a_k)) - Q(s, a), by which CQL's critics prefer other actions to the data's.
+
+    The sum is K times an estimate of the integral of exp Q over actions a_k ~ rho (Kumar et al. 2020, CQL(H) with
+    importance weights); over all actions of a finite set at log rho = 0 it is exact.
+
+    Args:
+        fresh: [..., K, B] Q(s, a_k).
+        log_density: [..., K, B] log rho(a_k).
+        known: [..., B] Q(s, a) of the data's actions.
+    """
+    return torch.logsumexp(fresh - log_density, dim=-2) - known

@@ -57,6 +57,7 @@ SMALL: Mapping[str, Any] = {
     "star_lr": 5e-2,
     "lr": 1e-2,
     "reward_lr": 1e-2,
+    "policy_lr": 1e-2,
 }
 UPDATES = 8
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pbrl import rng
-from pbrl.compiler import available, compiled
 from pbrl.nets import StackedMLP
 from pbrl.slopes import value_and_slope
 
@@ -30,12 +29,3 @@ def test_values_slopes_and_their_gradients_are_autograds(hidden: tuple[int, ...]
     pairs = [torch.autograd.grad(s.pow(3).sum(), weights) for s in (slope, expected)]
     for ours, theirs in zip(*pairs, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not available(), reason="no C++ compiler")
-def test_slopes_can_be_compiled() -> None:
-    net = StackedMLP(KEYS, (4, 6, 1), ensemble=3, dtype=DOUBLE)
-    x = rng.normal(KEYS, 9, 4, dtype=DOUBLE)
-    found = compiled(lambda inputs: value_and_slope(net, inputs)[1], True)(x)
-    torch.testing.assert_close(found, value_and_slope(net, x)[1], rtol=1e-9, atol=1e-9)
