@@ -27,7 +27,9 @@ class StackedHistoryReward(nn.Module):
         self.query = linear(rng.fold(keys, "query"), size, size if attention else size // 2, dtype)
         self.key_reward = _unbiased(keys, size if attention else size // 2, size + 1 if attention else 1, dtype)
 
-    def forward(self, obs: Tensor, act: Tensor, present: Tensor, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, obs: Tensor, act: Tensor, present: Tensor, key: Tensor | None = None, *, causal: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The steps' rewards r and what they contribute to the segment's score z, each [P, M, T].
 
         Args:
@@ -35,6 +37,7 @@ class StackedHistoryReward(nn.Module):
             act: [P, M, T, A].
             present: [P, M, T] bool, False for padding, where both mean nothing.
             key: [P], switches dropout on.
+            causal: each z is that of a segment which ends there.
         """
         hidden = self.transformer(self.tokens(obs, act, present), present.repeat_interleave(2, -1), key)
         hidden = hidden[:, :, 1::2]  # at the actions
@@ -44,7 +47,7 @@ class StackedHistoryReward(nn.Module):
             return reward, reward
         keys, reward = each(self.key_reward, hidden).split((hidden.shape[-1], 1), dim=-1)
         reward = reward.squeeze(-1)
-        allowed = attention_mask(obs.shape[2], causal=False, present=present, device=obs.device)
+        allowed = attention_mask(obs.shape[2], causal=causal, present=present, device=obs.device)
         weights = attention_weights(query.unsqueeze(2), keys.unsqueeze(2), allowed).squeeze(2)  # [P, M, T, T]
         return reward, (weights @ reward.unsqueeze(-1)).squeeze(-1)
 

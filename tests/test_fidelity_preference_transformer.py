@@ -135,6 +135,47 @@ def test_one_step_is_the_first_of_its_history() -> None:
     torch.testing.assert_close(learner.reward(obs[:, :, 0], act[:, :, 0]), first, rtol=1e-5, atol=1e-6)
 
 
+def test_attended_rewards_are_the_last_terms_of_the_scores_of_segments_that_end_there() -> None:
+    learner = model()
+    obs, act = segments(6, 7)
+    found = learner.attended(obs, act)
+    for end in range(1, 8):
+        part = (obs[:, :, :end], act[:, :, :end])
+        with torch.no_grad():
+            z = learner.net(*part, there(2, 6, end))[1]
+        torch.testing.assert_close(found[..., end - 1], z[..., -1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[..., 0], learner.rewards(obs, act)[..., 0], rtol=1e-5, atol=1e-6)
+    obs[:, :, 4:] += 5.0
+    assert torch.equal(learner.attended(obs, act)[..., :4], found[..., :4])
+    plain = model(preference_attention=False)
+    assert torch.equal(plain.attended(obs, act), plain.rewards(obs, act))
+
+
+def test_a_reward_that_nobody_attends_to_is_anything_and_the_attended_one_is_not() -> None:
+    """Attention goes to steps above a level alone. The rewards of others show in no score, and z leaves them out."""
+    learner = model(1, width=16, layers=1)
+    obs, act = (x[:1] for x in segments(40, 6))
+    with torch.no_grad():
+        net = learner.net
+        hidden = net.transformer(net.tokens(obs, act, there(1, 40, 6)))[:, :, 1::2].flatten(1, 2)
+        centred = hidden - hidden.mean(1, keepdim=True)
+        kind = torch.linalg.svd(centred, full_matrices=False).Vh[:, 0]  # [1, D] what the steps differ most by
+        side = (centred @ kind[..., None]).squeeze(-1).unflatten(1, (40, 6))
+        net.query.weight.zero_()
+        net.query.bias.fill_(4.0)
+        weight, level = net.key_reward.weight, float((hidden.mean(1) * kind).sum())
+        weight.zero_()
+        weight[0, :, :-1] = 20.0 * kind[0, :, None]  # keys: attention goes to the side above
+        weight[0, :, -1] = kind[0]
+    clear = side.abs().amin(-1) > 0.05  # segments whose steps are all on one side or the other
+    mixed = clear & (side > 0).any(-1) & (side < 0).any(-1)
+    assert int(mixed.sum()) > 3
+    reward, z = learner.rewards(obs, act)[mixed], learner.attended(obs, act)[mixed]
+    behind = (side[mixed] < 0) & ((side[mixed] > 0).cumsum(-1) > 0)  # below, after a step above
+    assert bool((reward[behind] < level).all())
+    assert bool((z[behind] > level).all())
+
+
 def test_large_batches_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = model()
     obs, act = segments(7, 9)
@@ -328,7 +369,7 @@ def test_the_policy_follows_the_labels() -> None:
 def test_iql_gets_the_rewards_by_history_scaled_and_shifted() -> None:
     data = walk([10] * 20)
     source = Source.of(data, answered(data, 4))
-    settings: dict[str, Any] = {"reward_bias": 0.5, "relabel_stride": 2, "reward_updates": 3}
+    settings: dict[str, Any] = {"reward_bias": 0.5, "relabel_stride": 2, "reward_updates": 3, "relabel_attended": False}
     learner = trained(source, 3, 2, **settings)
     assert learner.wants() == {"transitions": 32}
     found = learner.prepare(source).rew
@@ -341,6 +382,18 @@ def test_iql_gets_the_rewards_by_history_scaled_and_shifted() -> None:
     torch.testing.assert_close(raw[:, 10:14], learner.model.rewards(*history)[:, 0], rtol=1e-5, atol=1e-5)
     plain = trained(source, 3, 2, **(settings | {"rewards": "raw", "reward_bias": 0.0}))
     torch.testing.assert_close(plain.prepare(source).rew, raw)
+
+
+def test_iql_gets_the_attended_rewards() -> None:
+    data = walk([10] * 20)
+    source = Source.of(data, answered(data, 4))
+    settings: dict[str, Any] = {"rewards": "raw", "reward_updates": 30, "relabel_stride": 2}
+    learner = trained(source, 30, 2, **settings)
+    raw = learner.prepare(source).rew
+    torch.testing.assert_close(raw, learner.model.relabel(data, 2, attended=True))
+    assert not torch.allclose(raw, learner.model.relabel(data, 2), atol=1e-4)
+    history = (x[10:14].expand(2, 1, -1, -1) for x in (data.obs, data.act))  # the second episode's first steps
+    torch.testing.assert_close(raw[:, 10:14], learner.model.attended(*history)[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_second_stage_is_iql_and_never_reads_the_true_reward() -> None:

@@ -208,6 +208,29 @@ def test_iql_gets_each_members_learned_rewards_on_its_scale(rewards: Any) -> Non
     torch.testing.assert_close(prepared, learned * 10 / span if rewards == "return_range" else learned)
 
 
+def test_a_bias_is_added_after_scaling_and_decides_whether_an_early_end_is_good() -> None:
+    """Labels tell no reward's zero. Steps whose action is above 0 in its first number end their episode."""
+    act = 2 * rng.uniform(rng.fold(KEY, "ends"), 2000, 2) - 1
+    term, zeros = act[:, 0] > 0, torch.zeros(2000, 3)
+    trunc = (torch.arange(2000) == 1999) & ~term
+    data = Dataset.from_arrays(zeros, act, act[:, 1], term, trunc, zeros)
+    pairs = Pairs.sample(data, 50, 1, rng.fold(KEY, "pairs"))
+    source = Source.of(data, partial_return_labeler()(pairs, KEY))
+    settings: dict[str, Any] = {**SMALL, "gamma": 0.9, "reward_updates": 3, "lr": 1e-2}
+    members = sweep(PIQLConfig(**settings), [0], {"reward_bias": [0.0, -20.0, 20.0]})
+    learner = PIQL(SPEC, members)
+    for _ in offline(learner, source, 3, every=3):
+        pass
+    prepared = learner.prepare(source).rew
+    assert prepared is not None
+    torch.testing.assert_close(prepared[1:], prepared[:1] + torch.tensor([[-20.0], [20.0]]))
+    for _ in offline(learner, source, 300, every=300):
+        pass
+    _, flees, stays = learner.act(torch.zeros(3, 1, 3))[:, 0, 0].tolist()
+    assert flees > 0.2
+    assert stays < -0.2
+
+
 def test_its_second_stage_is_iql_on_the_learned_rewards() -> None:
     data, preferences = bandit()
     source = Source.of(data, preferences)

@@ -12,7 +12,8 @@ Deviations (beside those of ``reward_model`` and ``iql``):
 - The stages follow each other; the authors' code trains both at once for the first 50,000 updates.
 - IQL learns from the whole data set; the authors' from the labelled segments alone.
 - Learned rewards are scaled as IQL scales true ones ("return_range"): their scale is a matter of the number of labels
-  and of regularisation. They are not shifted, although early termination makes a shift decisive.
+  and of regularisation. Labels do not tell their zero either, which decides whether an early end is good or bad:
+  ``reward_bias`` is added after scaling. 0 is only right where episodes have one length.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class PIQLConfig(IQLConfig):
     """Widths of the hidden layers of IQL's networks; the reward network has its own."""
     batch_size: int = shared(IQLConfig.batch_size)
     """Transitions per update of IQL; the reward network has its own."""
+    reward_bias: float = 0.0
+    """Added to every reward after scaling: the more, the better it is to stay alive."""
     reward_lr: float = RewardModelConfig.lr
     """Learning rate of the reward model."""
     reward_updates: int = shared(50_000, schedule="stage")
@@ -76,6 +79,7 @@ class PIQLConfig(IQLConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, "reward_bias")
         check_range(self, "reward_lr", 0.0, open_low=True)
         check_range(self, "reward_updates", 1)
         check_range(self, "reward_gamma", 0.0, 1.0, open_low=True)
@@ -114,13 +118,15 @@ class RewardThenIQL(nn.Module, Generic[R]):
     """
 
     name: ClassVar[str]
+    reward_bias: Tensor
 
     def __init__(self, spec: Spec, members: Members[Any], model: R) -> None:
-        """``members`` are IQL's, with ``reward_updates`` beside."""
+        """``members`` are IQL's, with ``reward_updates`` and ``reward_bias`` beside."""
         super().__init__()
         self.config = members.shared
         self.model = model
         self.iql = IQL(spec, members)
+        self.register_buffer("reward_bias", members.column("reward_bias"))
 
     @property
     def keys(self) -> Tensor:
@@ -138,13 +144,15 @@ class RewardThenIQL(nn.Module, Generic[R]):
         return (self.config.reward_updates,)
 
     def prepare(self, source: Source) -> Source:
-        """In the second stage, the source with each member's learned rewards."""
+        """In the second stage, the source with each member's learned rewards, scaled and shifted."""
         data = source.dataset
         if data is None:
             raise InputError(f"{self.name} learns from transitions too, expected a data set and not preferences alone")
         if self.updates < self.config.reward_updates:
             return source
-        return self.iql.prepare(source.with_reward(self.relabel(data)))
+        prepared = self.iql.prepare(source.with_reward(self.relabel(data)))
+        assert prepared.rew is not None  # it has just been given
+        return prepared.with_reward(prepared.rew + self.reward_bias[:, None])
 
     def relabel(self, data: Dataset) -> Tensor:
         """Each member's learned rewards of all rows of a data set: [P, N]."""

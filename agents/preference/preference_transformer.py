@@ -5,7 +5,8 @@
 
 where r_i = r(s_0, a_0, ..., s_i, a_i), with q_i and k_i, is read from a causal transformer over states and actions at
 the i-th action. The second line is the preference attention, which sees the whole segment: it weighs r_i by how much
-the steps attend to it. The reward to learn from is r_i itself, which looks back only.
+the steps attend to it. The reward to learn from is r_i itself, which looks back only; or (``attended``) z_i of the
+segment that ends at step i, which looks back, too. Labels tell of r_i only what the attention looks at.
 
 The learning rate of AdamW rises from a tenth of ``lr`` over the first tenth of ``decay_updates`` and falls back along a
 cosine. ``preference_attention = False`` is the authors' released command: f = mean_t r_t, r by a two-layer perceptron.
@@ -142,17 +143,22 @@ class PreferenceTransformer(nn.Module):
         """
         return self._in_parts(lambda *part: self.net(*part)[0], obs, act, present)
 
+    def attended(self, obs: Tensor, act: Tensor, present: Tensor | None = None) -> Tensor:
+        """As ``rewards``, but z in place of r: the last term of the score of a segment that ends at the step."""
+        return self._in_parts(lambda *part: self.net(*part, causal=True)[1], obs, act, present)
+
     def judge(self, obs: Tensor, act: Tensor, present: Tensor | None = None) -> Tensor:
         """Each segment's score: obs [P, M, T, O], act [P, M, T, A] -> [P, M]; see ``rewards`` for ``present``."""
         return self._in_parts(self._score, obs, act, present)
 
-    def relabel(self, data: Dataset, stride: int = 1) -> Tensor:
+    def relabel(self, data: Dataset, stride: int = 1, *, attended: bool = False) -> Tensor:
         """Each member's rewards of all rows of a data set, with histories as long as the segments learned from: [P, N].
 
         Within an episode, every step's history has the last ``length`` steps (where there are so many), less at most
-        ``stride`` - 1. See ``pbrl.data.histories.relabel``.
+        ``stride`` - 1. See ``pbrl.data.histories.relabel``. ``attended``: rewards are those of the method of this name.
         """
-        return relabel(self.rewards, data, self.keys, window=self.length.value, stride=stride, dtype=self._dtype)
+        reward = self.attended if attended else self.rewards
+        return relabel(reward, data, self.keys, window=self.length.value, stride=stride, dtype=self._dtype)
 
     @property
     def _dtype(self) -> torch.dtype:

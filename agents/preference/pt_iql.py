@@ -1,8 +1,8 @@
 """PT + IQL: a Preference Transformer, then IQL on its rewards (Kim et al., ICLR 2023).
 
 First stage: ``preference_transformer`` on the labelled pairs. Second stage: every transition of the data set gets the
-reward that the transformer reads after the steps before it, and ``iql`` learns from it. Members have transformers of
-their own.
+reward that the transformer reads in it and the steps before it, and ``iql`` learns from it. Members have transformers
+of their own.
 
 As the authors do for locomotion, rewards are scaled by episode length / (largest - smallest learned return of an
 episode) ("return_range"); they then add 0.5 to each, which favours staying alive: ``reward_bias = 0.5`` does the same.
@@ -13,6 +13,9 @@ Deviations (beside those of ``preference_transformer`` and ``iql``):
   which the transformer has never seen in training.
 - Histories are as long as the labelled segments. With ``relabel_stride`` above 1 they are up to that much shorter, and
   relabelling is about as many times faster; 1 is the authors'.
+- IQL gets each step's z in place of its r (see ``preference_transformer``). The authors' code reads r, as
+  ``relabel_attended = False`` does, but labels tell of r only what the preference attention looks at: steps that it
+  passes over get any reward, and a policy finds that. On point-mass data IQL left the goal by r and reached it by z.
 - The policy does not see the history, as theirs does not, although the reward depends on it.
 """
 
@@ -43,7 +46,7 @@ class PTIQLConfig(IQLConfig):
     batch_size: int = shared(IQLConfig.batch_size)
     """Transitions per update of IQL; the transformer has its own."""
     reward_bias: float = 0.0
-    """Added to every reward after scaling."""
+    """Added to every reward after scaling: the more, the better it is to stay alive."""
     reward_lr: float = PreferenceTransformerConfig.lr
     """Highest learning rate of the transformer."""
     reward_weight_decay: float = PreferenceTransformerConfig.weight_decay
@@ -68,6 +71,9 @@ class PTIQLConfig(IQLConfig):
     """Pairs per update."""
     relabel_stride: int = shared(1)
     """Steps between the windows that give the data set's rewards; at most as many as a segment has."""
+    relabel_attended: bool = shared(True)
+    """Whether the data set's rewards are those that the preference attention weighs, over the steps up to each; without
+    such an attention it makes no difference."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,13 +96,11 @@ class PTIQL(RewardThenIQL[PreferenceTransformer]):
     """Stacked PT + IQL."""
 
     name = "pt_iql"
-    reward_bias: Tensor
 
     def __init__(self, spec: Spec, members: Members[PTIQLConfig]) -> None:
         configs = tuple(_transformer_config(config) for config in members.configs)
         rest = (members.seeds, members.dtype, members.device, members.compile)
         super().__init__(spec, members, PreferenceTransformer(spec, Members(configs, *rest)))
-        self.register_buffer("reward_bias", members.column("reward_bias"))
 
     def prepare(self, source: Source) -> Source:
         """In the second stage, the source with each member's learned rewards, scaled and shifted."""
@@ -104,11 +108,8 @@ class PTIQL(RewardThenIQL[PreferenceTransformer]):
         if source.segments is not None and stride > source.segments.shape[1]:
             found = f"segments have {source.segments.shape[1]} steps"
             raise InputError(f"relabel_stride is {stride} but {found}, expected at most as many")
-        prepared = super().prepare(self.model.prepare(source))
-        if prepared is source or prepared.rew is None:
-            return prepared
-        return prepared.with_reward(prepared.rew + self.reward_bias[:, None])
+        return super().prepare(self.model.prepare(source))
 
     def relabel(self, data: Dataset) -> Tensor:
         """Each member's learned rewards of all rows of a data set, by their histories: [P, N]."""
-        return self.model.relabel(data, self.config.relabel_stride)
+        return self.model.relabel(data, self.config.relabel_stride, attended=self.config.relabel_attended)
