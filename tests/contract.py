@@ -44,6 +44,8 @@ SMALL: Mapping[str, Any] = {
     "refresh": 3,
     "subsample": 3,
     "replay_batch_size": 6,
+    "perturbations": 3,
+    "ood_decay": 0.2,
     "actor_decay": 40,
     "width": 6,
     "layers": 1,
@@ -55,9 +57,14 @@ SMALL: Mapping[str, Any] = {
     "policy_heads": 1,
     "context": 3,
     "star_lr": 5e-2,
+    "init_updates": 4,
+    "extension_updates": 3,
+    "policies": 4,
+    "archive": 2,
     "lr": 1e-2,
     "reward_lr": 1e-2,
     "policy_lr": 1e-2,
+    "backup_actions": 1,
 }
 UPDATES = 8
 
@@ -235,7 +242,11 @@ def other_values(config: Any, field: dataclasses.Field[Any], hint: Any) -> list[
 
 
 def differs(one: Learner, other: Learner, member: int) -> bool:
-    """Whether a member's weights or actions are not the same bits."""
+    """Whether a member's weights or actions are not the same bits, or there is another number of networks."""
+    assert isinstance(one, torch.nn.Module)
+    assert isinstance(other, torch.nn.Module)
+    if [p.shape for p in one.parameters()] != [p.shape for p in other.parameters()]:
+        return True
     ours, theirs = weights(one, member), weights(other, member)
     if len(ours) != len(theirs) or any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(ours, theirs)):
         return True

@@ -1,4 +1,4 @@
-"""``pbrl train`` of agents that go from data into the simulator: the same object, and stopped and resumed on the way."""
+"""``pbrl train`` of agents that go from data into the simulator: the same object, also when stopped and resumed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .test_resume import only_run
 REPLAY = ["--updates-per-step", "0.1"]
 AGENTS = {
     "fam_o2o": (TINY, REPLAY),
+    "ro2o": ([*TINY, "--critics", "2", "--perturbations", "2"], [*REPLAY, "--replay", "empty"]),
 }
 """Settings of each, on data and what it takes beside them in the simulator."""
 UPDATES, ENV_STEPS = 20, 200
