@@ -390,6 +390,7 @@ def test_iql_gets_the_attended_rewards() -> None:
     settings: dict[str, Any] = {"rewards": "raw", "reward_updates": 30, "relabel_stride": 2}
     learner = trained(source, 30, 2, **settings)
     raw = learner.prepare(source).rew
+    assert raw is not None
     torch.testing.assert_close(raw, learner.model.relabel(data, 2, attended=True))
     assert not torch.allclose(raw, learner.model.relabel(data, 2), atol=1e-4)
     history = (x[10:14].expand(2, 1, -1, -1) for x in (data.obs, data.act))  # the second episode's first steps
