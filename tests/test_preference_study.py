@@ -78,9 +78,10 @@ def test_the_full_design() -> None:
     faults = {(labels, 1000, kind) for labels in ("partial_return", "regret") for kind in ("beta", "mistakes")}
     assert {(one.labels, one.budget, one.noise) for one in found} == plain | faults
     assert len(found) == len(plain | faults)
-    assert {one.noise for one in conditions("oppo", REACHER, FULL)} == {"none"}
+    assert {(one.budget, one.noise) for one in conditions("oppo", REACHER, FULL)} == {(200, "none"), (5000, "none")}
     rest = TASKS["local/hopper/medium-replay-v1"]
     assert {(one.budget, one.noise) for one in conditions("cpl", rest, FULL)} == {(200, "none"), (5000, "none")}
+    assert {one.budget for one in conditions("oppo", rest, FULL)} == {5000}
     assert conditions("iql", REACHER, FULL) == [Condition("true_reward")]
     assert len(FULL.seeds) >= 5
 
