@@ -123,9 +123,9 @@ def output(learner: Learner, members: int, dtype: torch.dtype) -> Tensor:
 
 
 def weights(learner: Learner, member: int) -> list[Tensor]:
-    """One member's slices of all tensors that training changes."""
+    """One member's slices of all tensors that training changes; row g P + p is member p's, of a stack of G P networks."""
     assert isinstance(learner, torch.nn.Module)
-    return [p.detach()[member] for p in learner.parameters()]
+    return [p.detach()[member :: len(learner.keys)] for p in learner.parameters()]
 
 
 def check_shapes(case: Case) -> None:
@@ -242,11 +242,7 @@ def other_values(config: Any, field: dataclasses.Field[Any], hint: Any) -> list[
 
 
 def differs(one: Learner, other: Learner, member: int) -> bool:
-    """Whether a member's weights or actions are not the same bits, or there is another number of networks."""
-    assert isinstance(one, torch.nn.Module)
-    assert isinstance(other, torch.nn.Module)
-    if [p.shape for p in one.parameters()] != [p.shape for p in other.parameters()]:
-        return True
+    """Whether a member's weights or actions are not the same bits."""
     ours, theirs = weights(one, member), weights(other, member)
     if len(ours) != len(theirs) or any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(ours, theirs)):
         return True

@@ -44,7 +44,7 @@ BOTH = Source.of(dataset(), preferences())
 
 def flat(batch: Batch) -> list[Tensor]:
     """All tensors of a batch."""
-    return [value for part in batch.values() for value in vars(part).values()]
+    return [value for part in batch.values() for value in vars(part).values() if value is not None]
 
 
 def drawn_rows(source: Source, update: int = 0, count: int = 500) -> Tensor:

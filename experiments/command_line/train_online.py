@@ -6,6 +6,7 @@ running episodes begin again from their seeds and repeat their actions up to whe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,17 +140,19 @@ def _with_replay(planned: Plan) -> Phase:
     assert planned.simulator is not None
     members, copies = len(planned.population.members), options.envs_per_member
     env = envs.make(planned.simulator.env, members * copies)
-    has_data = planned.source is not None
-    if planned.source is not None and isinstance(learner, Staged):
-        learner.prepare(planned.source)  # which tells the learner how to treat what it collects
+    has_data, source = planned.source is not None, planned.source
+    if source is not None and isinstance(learner, Staged):
+        prepared = learner.prepare(source)  # which tells the learner how to treat what it collects
+        source = dataclasses.replace(source, to_go=prepared.to_go, to_go_gamma=prepared.to_go_gamma)
     replay = options.replay_of(has_data)
     buffer = Buffer(
         env.spec,
         members,
         min(options.replay_capacity, max(options.env_steps, (env.spec.horizon or 1) * copies)),
         streams=copies,
-        data=None if replay.kind == "empty" else planned.source,
+        data=None if replay.kind == "empty" else source,
         replay=replay,
+        to_go_gamma=None if source is None else source.to_go_gamma,
         dtype=on.dtype,
         device=on.device,
     )

@@ -14,6 +14,7 @@ environment paid is kept apart (``env_rew``), for teachers, scores and data sets
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from .collected_windows import Windows, choose, starts
 from .dataset import Dataset
 from .replay import Replay
 from .source import Batch, Source, Transitions, Wants
+from .to_go import after_cut
 
 __all__ = ["Buffer", "Replay", "Reward", "Windows"]
 
@@ -53,6 +55,8 @@ class Buffer:
 
     Args:
         capacity: steps of a member, rounded up to a multiple of ``streams``.
+        to_go_gamma: [P] discounts of the returns to go that ``draw`` tells, too (of steps of complete episodes); None:
+            those of ``data``.
         dtype: of all numbers.
         device: where they lie.
 
@@ -69,6 +73,7 @@ class Buffer:
         streams: int = 1,
         data: Source | None = None,
         replay: Replay | None = None,
+        to_go_gamma: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -96,6 +101,9 @@ class Buffer:
         self._env_rew = torch.zeros(members, rows, dtype=dtype, device=device)
         self._trunc = torch.zeros(members, rows, dtype=torch.bool, device=device)
         self._step = torch.zeros(members, rows, dtype=torch.int64, device=device)  # number of a step in its episode
+        gamma = data.to_go_gamma if to_go_gamma is None and data is not None else to_go_gamma
+        self._gamma = None if gamma is None else gamma.to(device, dtype)
+        self._to_go = torch.full((members, 0 if gamma is None else rows), -math.inf, dtype=dtype, device=device)
         self._place = torch.arange(members, device=device).unsqueeze(1) * rows  # [P, 1] where a member's rows begin
         self.ended = torch.zeros(members, streams, dtype=torch.int64, device=device)
         self.running = torch.zeros(members, streams, dtype=torch.int64, device=device)
@@ -204,9 +212,27 @@ class Buffer:
         self._trunc[:, rows] = trunc.to(self.device)
         self._step[:, rows] = self.running
         end = (term.bool() | trunc.bool()).to(self.device)
+        if self._gamma is not None:
+            self._to_go[:, rows] = -math.inf
+            self._settle(end, term.to(self.device, torch.bool), self._gamma.unsqueeze(1))
         self.ended += end
         self.running = torch.where(end, 0, self.running + 1)
         self.added += 1
+
+    def _settle(self, end: Tensor, term: Tensor, gamma: Tensor) -> None:
+        """Returns to go of the episodes that end [P, N] with the step that was just written, truly or not."""
+        if not bool(end.any()):
+            return
+        steps = (self.running + 1).clamp_max(self.length)
+        back = [(self.added - k) % self.length * self.streams for k in range(int(steps[end].max()))]
+        total = torch.zeros_like(self._rew[:, : self.streams])
+        for k, first in enumerate(back):
+            total += torch.where(steps > k, self._rew[:, first : first + self.streams], 0.0)
+        ahead = torch.where(term, 0.0, after_cut(total, steps, gamma))
+        for k, first in enumerate(back):
+            rows = slice(first, first + self.streams)
+            ahead = self._rew[:, rows] + gamma * ahead
+            self._to_go[:, rows] = torch.where(end & (steps > k), ahead, self._to_go[:, rows])
 
     def relabel(self, reward: Reward) -> None:
         """Give every stored step the reward ``reward(obs [P, B, O], act [P, B, A]) -> [P, B]`` to learn from."""
@@ -263,9 +289,9 @@ class Buffer:
         flat = (index + self._place).flatten()
         row = self._rows.flatten(0, 1).index_select(0, flat).reshape(*index.shape, -1)
         obs, act, next_obs, term = row.split(self._columns(), dim=-1)
-        return Transitions(
-            obs, act, self._rew.flatten().index_select(0, flat).reshape(index.shape), next_obs, term[..., 0]
-        )
+        rew = self._rew.flatten().index_select(0, flat).reshape(index.shape)
+        to_go = None if self._gamma is None else self._to_go.gather(1, index)
+        return Transitions(obs, act, rew, next_obs, term[..., 0], to_go)
 
     def _recorded(self, index: Tensor) -> Transitions:
         assert self.data is not None  # by the caller
@@ -275,7 +301,10 @@ class Buffer:
         obs, act, next_obs, term = row.split(self._columns(), dim=-1)
         rew = self.data.rew
         chosen = rew.index_select(0, index.flatten()).reshape(index.shape) if rew.dim() == 1 else rew.gather(1, index)
-        return Transitions(obs, act, chosen, next_obs, term[..., 0])
+        to_go = None if self._gamma is None else torch.full_like(chosen, -math.inf)
+        if to_go is not None and self.data.to_go is not None:
+            to_go = self.data.to_go.gather(1, index)
+        return Transitions(obs, act, chosen, next_obs, term[..., 0], to_go)
 
     # Episodes and windows of them.
 
@@ -370,7 +399,8 @@ class Buffer:
     def state_dict(self) -> dict[str, Tensor]:
         """All that is stored and counted; not ``data``."""
         stored = {"rows": self._rows, "rew": self._rew, "env_rew": self._env_rew, "trunc": self._trunc}
-        state = {name: tensor[:, : len(self)] for name, tensor in {**stored, "step": self._step}.items()}
+        stored |= {"step": self._step, "to_go": self._to_go}
+        state = {name: tensor[:, : len(self)] for name, tensor in stored.items() if tensor.numel()}
         return {**state, "ended": self.ended, "running": self.running, "added": torch.tensor(self.added)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -387,7 +417,7 @@ class Buffer:
         ):
             raise RuntimeError(f"rows are {list(state['rows'].shape)}, expected a buffer of other sizes")
         self.added = added
-        for name in ("rows", "rew", "env_rew", "trunc", "step"):
+        for name in ("rows", "rew", "env_rew", "trunc", "step", *(["to_go"] if self._gamma is not None else [])):
             getattr(self, f"_{name}")[:, :size] = state[name].to(self.device)
         self.ended = state["ended"].to(self.device).clone()
         self.running = state["running"].to(self.device).clone()
@@ -398,5 +428,5 @@ def _like(mask: Tensor, values: Tensor) -> Tensor:
 
 
 def _zip(join: Callable[[Tensor, Tensor], Tensor], one: Transitions, other: Transitions) -> Transitions:
-    names = ("obs", "act", "rew", "next_obs", "term")
+    names = ("obs", "act", "rew", "next_obs", "term", *(["to_go"] if one.to_go is not None else []))
     return Transitions(*(join(getattr(one, name), getattr(other, name)) for name in names))

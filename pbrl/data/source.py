@@ -21,6 +21,7 @@ from .preferences import Preferences
 from .rankings import Rankings
 from .rollout import Rollout
 from .segments import Segments
+from .to_go import returns_to_go
 from .windows import Histories, Windows
 
 Kind = Literal["transitions", "pairs", "rankings", "rollout", "windows"]
@@ -29,13 +30,18 @@ Wants = Mapping[Kind, int]
 
 @dataclass(frozen=True, eq=False)
 class Transitions:
-    """A batch of steps: obs [P, B, O], act [P, B, A], rew [P, B], next_obs [P, B, O], term [P, B] (0 or 1)."""
+    """A batch of steps: obs [P, B, O], act [P, B, A], rew [P, B], next_obs [P, B, O], term [P, B] (0 or 1).
+
+    to_go [P, B] is the discounted return from a step on, where the source was asked for it (``Source.with_to_go``);
+    -infinity where it is not known yet.
+    """
 
     obs: Tensor
     act: Tensor
     rew: Tensor
     next_obs: Tensor
     term: Tensor
+    to_go: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +137,8 @@ class Source:
         context: [P, G, C] numbers that follow the observations of transitions, or None.
         context_of: [N] int64 which of the G each transition has, or None.
         histories: what windows are cut from, or None.
+        to_go: [P, N] discounted returns from each transition on, or None.
+        to_go_gamma: [P] their discounts, or None.
     """
 
     obs_size: int
@@ -152,6 +160,8 @@ class Source:
     context: Tensor | None = None
     context_of: Tensor | None = None
     histories: Histories | None = None
+    to_go: Tensor | None = None
+    to_go_gamma: Tensor | None = None
     _blocks: dict[str, _Block] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     @classmethod
@@ -208,9 +218,8 @@ class Source:
             lists = rankings.lists.to(device)
             obs_size = rankings.segments.obs.shape[-1]
             _check_sizes(f"the rankings by {rankings.by.who}", rankings.segments, dataset)
-        told = {"segments": segments, "ends": ends, "pairs": pairs, "label": label, "user": user}
-        told |= {"ranked": ranked, "lists": lists}
-        return cls(obs_size, dataset, steps, rew, **told)
+        answered = cls(obs_size, dataset, steps, rew, segments=segments, ends=ends, pairs=pairs, label=label, user=user)
+        return dataclasses.replace(answered, ranked=ranked, lists=lists)
 
     @property
     def device(self) -> torch.device:
@@ -221,7 +230,18 @@ class Source:
 
     def with_reward(self, rew: Tensor) -> Source:
         """The same data with other rewards: [N], or [P, N] with each member's own."""
-        return dataclasses.replace(self, rew=rew)
+        return dataclasses.replace(self, rew=rew, to_go=None, to_go_gamma=None)
+
+    def with_to_go(self, gamma: Tensor) -> Source:
+        """The same data, transitions telling the return from them on, too, by each member's discount ``gamma`` [P].
+
+        Raises:
+            InputError: no data set.
+        """
+        if self.dataset is None or self.rew is None:
+            raise InputError("returns are those of episodes, expected a data set and not preferences alone")
+        found = returns_to_go(self.rew, self.dataset.lengths, self.dataset.term, gamma)
+        return dataclasses.replace(self, to_go=found, to_go_gamma=gamma)
 
     def with_rows(self, rows: Sequence[Tensor]) -> Source:
         """The same data, each member drawing only from its own rows (P tensors of indices)."""
@@ -321,7 +341,8 @@ class Source:
             place = self.context_of[index].unsqueeze(-1).expand(-1, -1, self.context.shape[-1])
             own = self.context.gather(1, place)  # [P, B, C]
             obs, next_obs = torch.cat([obs, own], dim=-1), torch.cat([next_obs, own], dim=-1)
-        return Transitions(obs, act, rew, next_obs, term.squeeze(-1))
+        to_go = None if self.to_go is None else self.to_go.gather(1, index)
+        return Transitions(obs, act, rew, next_obs, term.squeeze(-1), to_go)
 
     def _pairs(self, keys: Tensor, update: int, count: int) -> LabelledPairs:
         if self.segments is None or self.pairs is None or self.label is None:
