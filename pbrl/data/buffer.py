@@ -24,13 +24,13 @@ from torch import Tensor
 from .. import rng
 from ..errors import InputError
 from ..spec import Spec
-from .collected_windows import Windows, choose, starts
+from .collected_windows import CollectedWindows, choose, starts
 from .dataset import Dataset
 from .replay import Replay
 from .source import Batch, Source, Transitions, Wants
 from .to_go import after_cut
 
-__all__ = ["Buffer", "Replay", "Reward", "Windows"]
+__all__ = ["Buffer", "CollectedWindows", "Replay", "Reward"]
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 """obs [P, B, O], act [P, B, A] -> [P, B]."""
@@ -337,7 +337,7 @@ class Buffer:
         recent: int | None = None,
         everyone: bool = True,
         apart: bool = False,
-    ) -> Windows:
+    ) -> CollectedWindows:
         """``count`` windows of ``length`` steps of complete episodes, every place with the same probability.
 
         Args:
@@ -366,7 +366,7 @@ class Buffer:
         obs, act, next_obs, term = step.split(self._columns(), dim=-1)
         rew = self._env_rew.flatten().index_select(0, flat).reshape(rows.shape)
         oldest = self.added - len(order)
-        return Windows(obs, act, rew, next_obs[:, :, -1], term[:, :, -1, 0], oldest * self.streams + place)
+        return CollectedWindows(obs, act, rew, next_obs[:, :, -1], term[:, :, -1, 0], oldest * self.streams + place)
 
     def _starts(self, order: Tensor, length: int, recent: int | None) -> Tensor:
         """[P, T, N] bool: here begins a window of ``length`` steps of a complete (recent) episode."""

@@ -11,7 +11,7 @@ from .. import rng
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class CollectedWindows:
     """M windows of T steps of each member, none of which crosses the end of an episode.
 
     Attributes:

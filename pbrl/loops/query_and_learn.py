@@ -34,7 +34,7 @@ from torch import Tensor
 from .. import rng
 from ..agent import Agent, Committee, ForgetsCritic, RewardLearner
 from ..collector import Collector
-from ..data.buffer import Windows
+from ..data.buffer import CollectedWindows
 from ..data.preferences import Pairs
 from ..data.questions import FREE, WAITING, Questions
 from ..data.segments import Segments
@@ -206,7 +206,7 @@ def _questions(
     return new
 
 
-def _put(questions: Questions, drawn: Windows, member: int, place: Tensor, source: str) -> list[Question]:
+def _put(questions: Questions, drawn: CollectedWindows, member: int, place: Tensor, source: str) -> list[Question]:
     """Questions about the candidates ``place`` [n] of a member: windows 2 i and 2 i + 1."""
     chosen = torch.stack([2 * place, 2 * place + 1], dim=1)  # [n, 2]
     obs, act, rew = (each[member, chosen].cpu() for each in (drawn.obs, drawn.act, drawn.rew))
