@@ -100,8 +100,11 @@ class ActorCritic(nn.Module):
         return self.policy.draw(self.normalizer(obs), key)
 
     @torch.no_grad()
-    def rows(self, rollout: Rollout) -> Tensor:
-        """[P, T N, columns] the rollout as rows that ``steps_of`` reads. Its rewards enter their running scale."""
+    def estimates(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of the rollout's steps [P, B = T N, ...]: obs normalised, act, log pi, and by objective advantage and target.
+
+        Advantages and targets [P, B, K] are on the scale of the normalised rewards, whose statistics see this rollout.
+        """
         ended = torch.maximum(rollout.term, rollout.trunc)
         rew = rollout.rew if rollout.rew.dim() == 4 else rollout.rew.unsqueeze(-1)
         self.reward_scale.see(rew, ended)
@@ -113,9 +116,14 @@ class ActorCritic(nn.Module):
             self.reward_scale(rew), value, next_value, rollout.term, ended, self.gamma, self.gae_decay
         )
         old, _ = self.policy.likelihood(flat, act)
-        raw = (advantage * (self.weights * self.reward_scale.scale)[:, None, None]).sum(-1).flatten(1)
-        target = (advantage + value).flatten(1, 2)
-        return torch.cat([flat, act, old.unsqueeze(-1), self.standardised(raw).unsqueeze(-1), target], -1)
+        return flat, act, old, advantage.flatten(1, 2), (advantage + value).flatten(1, 2)
+
+    @torch.no_grad()
+    def rows(self, rollout: Rollout) -> Tensor:
+        """[P, T N, columns] the rollout as rows that ``steps_of`` reads. Its rewards enter their running scale."""
+        obs, act, old, advantage, target = self.estimates(rollout)
+        raw = (advantage * (self.weights * self.reward_scale.scale)[:, None]).sum(-1)
+        return torch.cat([obs, act, old.unsqueeze(-1), self.standardised(raw).unsqueeze(-1), target], -1)
 
     def steps_of(self, rows: Tensor) -> Steps:
         """What ``rows`` has put side by side."""
@@ -133,3 +141,20 @@ class ActorCritic(nn.Module):
         centred = advantage - advantage.mean(1, keepdim=True)
         standard = centred / (advantage.std(1, correction=0, keepdim=True) + 1e-8)
         return torch.where(self.normalize_advantages[:, None] > 0, standard, advantage)
+
+    def _parts(self) -> list[Tensor]:
+        """Networks and running statistics, [P, ...] each."""
+        moments = (self.normalizer.moments, self.reward_scale.moments)
+        statistics = [x for module in moments for x in (module.count, module.mean, module.var)]
+        return [*self.policy.parameters(), *self.critic.parameters(), *statistics]
+
+    def vectors(self) -> Tensor:
+        """[P, D] what makes each policy, and what it needs to learn on: networks and running statistics."""
+        return torch.cat([x.detach().flatten(1) for x in self._parts()], 1)
+
+    @torch.no_grad()
+    def load_vectors(self, vectors: Tensor) -> None:
+        """Turns every member into the one that ``vectors`` [P, D] was taken from."""
+        parts = self._parts()
+        for x, part in zip(parts, vectors.split([x[0].numel() for x in parts], dim=1)):
+            x.copy_(part.reshape(x.shape))

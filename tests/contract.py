@@ -30,6 +30,7 @@ OBS, ACT, EPISODES, LENGTH, SEGMENT = 3, 2, 12, 10, 4
 SMALL: Mapping[str, Any] = {
     "hidden": (8, 8),
     "reward_hidden": (8,),
+    "vae_hidden": (8,),
     "batch_size": 6,
     "reward_batch_size": 4,
     "bc_updates": 3,
@@ -60,7 +61,7 @@ SMALL: Mapping[str, Any] = {
     "init_updates": 4,
     "extension_updates": 3,
     "policies": 4,
-    "archive": 2,
+    "archive": 1,
     "lr": 1e-2,
     "reward_lr": 1e-2,
     "policy_lr": 1e-2,

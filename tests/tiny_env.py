@@ -25,7 +25,8 @@ def base_reward(obs: Any, act: Any) -> Any:
 class TinyEnv:
     """Episodes of ten steps in which the state drifts by itself; those that start from an even seed truly end.
 
-    Rewards are ``factor`` times ``base_reward``, or ``constant``; without ``ends`` all episodes are cut instead.
+    Objective k likes the actions better that are 0.8 k larger. Rewards are ``factor`` times ``base_reward``, or
+    ``constant``; without ``ends`` all episodes are cut instead.
     """
 
     def __init__(self, copies: int, spec: Spec, *, factor: float, constant: float | None, ends: bool) -> None:
@@ -36,9 +37,9 @@ class TinyEnv:
         self.state = np.zeros((copies, spec.obs_size))
 
     @classmethod
-    def like(cls, dataset: Dataset, copies: int) -> TinyEnv:
+    def like(cls, dataset: Dataset, copies: int, objectives: int = 1) -> TinyEnv:
         """The environment whose rewards and endings are those of some version of the tiny data."""
-        spec = Spec("tiny", dataset.spec.obs_size, dataset.spec.act_size, horizon=LENGTH)
+        spec = Spec("tiny", dataset.spec.obs_size, dataset.spec.act_size, horizon=LENGTH, objectives=objectives)
         base: Tensor = base_reward(dataset.obs, dataset.act)
         flat = bool((dataset.rew == dataset.rew[0]).all())
         factor = float((dataset.rew * base).sum() / base.square().sum())
@@ -61,14 +62,15 @@ class TinyEnv:
         assert act.shape == (self.copies, self.spec.act_size)
         assert np.abs(act).max() <= 1.0, "actions leave [-1, 1]"
         going = self.steps < LENGTH
-        rew = self.factor * base_reward(self.state, act)
+        wishes = [base_reward(self.state, act - 0.8 * k) for k in range(self.spec.objectives)]
+        rew = self.factor * (wishes[0] if len(wishes) == 1 else np.stack(wishes, axis=1))
         if self.constant is not None:
-            rew = np.full(self.copies, self.constant)
+            rew = np.full_like(rew, self.constant)
         self.state = np.where(going[:, None], 0.9 * self.state + 0.1 * act[:, :1], self.state)
         self.steps += going
         over = self.steps >= LENGTH
         term = over & self.true_end if self.ends else np.zeros_like(over)
-        return self.state.copy(), np.where(going, rew, 0.0), term, over & ~term
+        return self.state.copy(), np.where(going, rew.T, 0.0).T, term, over & ~term
 
     def close(self) -> None:
         return None

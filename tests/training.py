@@ -89,7 +89,8 @@ def rankings(dataset: Dataset, preferences: Preferences) -> Rankings:
 
 
 def _on_policy(learner: Any, dataset: Dataset, dtype: torch.dtype) -> Training:
-    env = TinyEnv.like(dataset, len(learner.keys) * learner.environments)
+    objectives = learner.spec.objectives if hasattr(learner, "spec") else 1
+    env = TinyEnv.like(dataset, len(learner.keys) * learner.environments, objectives)
     playing = Playing(env, learner.keys, dtype=dtype)
     if not isinstance(learner, Compared):
         return Training(lambda updates, every: on_policy(learner, playing, updates, every=every), playing)

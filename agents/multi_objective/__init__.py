@@ -1,0 +1,1 @@
+"""Agents that learn a set of policies for problems with several objectives."""

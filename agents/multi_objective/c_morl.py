@@ -1,0 +1,289 @@
+"""C-MORL: a Pareto front found by constrained extension of policies (Liu et al., ICLR 2025).
+
+A member is a whole front: S policies trained side by side, and an archive of those that no other one dominates.
+
+    initialisation   each policy by PPO on w'A with its own preference weights w, A a vector of advantages
+    extension        from a chosen policy r, for each objective l:  max G_l  s.t.  G_j >= beta G_j(r), j != l
+                     by the log barrier  G_l + sum_j (1/t) log(G_j - beta G_j(r))
+    serving          for preference weights w the archive's policy with the best w'G
+
+Extended are those never extended before: the extremes of the archive first, then the largest crowding distances. Every
+policy is offered to the archive after every rollout, with the mean discounted return of the episodes that ended in it:
+no step is spent on evaluation.
+
+Deviations:
+- The constraint is enforced, in raw returns. The released code's term is none (see ``reference`` below): its threshold
+  moves with the policy, and its gradient does not know how actions change G_j.
+- With G_j the mean of finished episodes and its change within an update from the ratios, the barrier is a weight on
+  each objective's advantage (``pbrl.constraints``); their sum is divided by its deviation. Where a limit is broken,
+  only the broken objectives are followed until all hold again.
+- beta G is G - (1 - beta) |G|, since beta G of a negative return would lie above it.
+- All objectives of a policy are extended from the policy itself, at the full learning rate and with fresh moments.
+- S policies serve both stages: S preference weights first, then ceil(S / K) policies times K objectives.
+- Points in the archive are means of few episodes of the policy as it explores: measure a front anew to report it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pbrl import grouped, losses, pareto, rng
+from pbrl.actor_critic import ActorCritic
+from pbrl.agent import Metrics
+from pbrl.archive import Archive
+from pbrl.compiler import compiled
+from pbrl.constraints import barrier_force, lagrangian_step, limits, released_barrier
+from pbrl.data.rollout import Rollout
+from pbrl.data.source import Batch, Wants
+from pbrl.episode_returns import EpisodeReturns
+from pbrl.errors import InputError
+from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.optim import Adam, minimise
+from pbrl.spec import Spec
+
+_DUAL_RATE = 1.0
+
+
+@dataclass(frozen=True)
+class CMORLConfig:
+    """Settings of C-MORL; the defaults are those of the released code."""
+
+    lr: float = 3e-4
+    """Learning rate of Adam."""
+    gamma: float = 0.995
+    """Discount per step, of training and of the returns in the archive."""
+    beta: float = 0.9
+    """Share of a policy's return in the other objectives that its extensions must keep."""
+    barrier: float = 20.0
+    """t of the barrier: the larger, the closer to the limits."""
+    gae_decay: float = 0.95
+    """lambda of the advantages: 0 trusts the values alone, 1 the sampled rewards alone."""
+    clip: float = 0.2
+    """How far a ratio may move before it stops to count."""
+    value_weight: float = 0.5
+    """Weight of the values' squared error."""
+    entropy_weight: float = 0.0
+    """Weight of the policy's entropy."""
+    max_grad: float = 0.5
+    """Bound on the norm of a policy's gradient."""
+    init_log_std: float = 0.0
+    """What the logarithm of the policies' deviation begins at; of no effect on choices."""
+    normalize_obs: bool = True
+    """Standardise observations by their running mean and deviation."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running deviation of their discounted returns, each objective by its own."""
+    normalize_advantages: bool = True
+    """Standardise the weighed advantages of a rollout in the first stage."""
+    constraint: Literal["barrier", "lagrangian", "reference"] = shared("barrier")
+    """How extension holds its limits: barrier; lagrangian, by multipliers that rise while a limit is broken;
+    reference, the released code's term, which does not hold them."""
+    init_updates: int = shared(240, schedule="stage")
+    """Updates of the first stage."""
+    extension_updates: int = shared(40, schedule="stage")
+    """Updates of each round of extension; rounds follow one another to the end of the run."""
+    policies: int = shared(6)
+    """S, policies trained at once."""
+    archive: int = shared(200)
+    """Policies that are kept at most."""
+    epochs: int = shared(10)
+    """Passes over a rollout."""
+    batch_size: int = shared(128)
+    """Steps per minibatch of a policy; the last one of a pass may be smaller."""
+    steps: int = shared(512)
+    """Steps that each copy of the environment is played between updates."""
+    environments: int = shared(8)
+    """Copies of the environment per policy."""
+    hidden: tuple[int, ...] = shared((64, 64))
+    """Widths of the hidden layers of all networks."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "barrier", "clip", "max_grad"):
+            check_range(self, name, 0.0, open_low=True)
+        for name in ("gamma", "beta", "gae_decay"):
+            check_range(self, name, 0.0, 1.0)
+        for name in ("value_weight", "entropy_weight"):
+            check_range(self, name, 0.0)
+        check_range(self, "init_log_std", -5.0, 2.0)
+        for name in ("extension_updates", "policies", "archive", "epochs", "batch_size", "steps", "environments"):
+            check_range(self, name, 1)
+        check_range(self, "init_updates", 1)
+        check_sizes(self, "hidden")
+
+
+class CMORL(nn.Module):
+    """Stacked C-MORL. Inside, policy s of member p is row s P + p of one stack of P S.
+
+    Args:
+        weights: [S, K] preference weights of the first stage; spread over the simplex by default.
+
+    Raises:
+        InputError: a problem with one objective, or weights of another shape or off the simplex.
+    """
+
+    keys: Tensor
+    clip: Tensor
+    value_weight: Tensor
+    entropy_weight: Tensor
+    beta: Tensor
+    barrier: Tensor
+    preference: Tensor
+    aim: Tensor
+    limit: Tensor
+    duals: Tensor
+
+    def __init__(self, spec: Spec, members: Members[CMORLConfig], weights: Tensor | None = None) -> None:
+        super().__init__()
+        if spec.objectives < 2:
+            raise InputError(f"{spec.name} has one objective, expected at least 2: c_morl finds fronts (try ppo)")
+        self.spec, self.config, count = spec, members.shared, members.shared.policies
+        self.register_buffer("keys", members.keys)
+        given = pareto.spread_weights(spec.objectives, count) if weights is None else weights.cpu().numpy()
+        if given.shape != (count, spec.objectives):
+            found, expected = list(given.shape), [count, spec.objectives]
+            raise InputError(f"preference weights have shape {found}, expected [policies, objectives] {expected}")
+        spread = torch.as_tensor(pareto.check_weights(given, spec.objectives))
+        seeds = [seed for s in range(count) for seed in rng.fold(members.keys, "policy", s).tolist()]
+        inner = dataclasses.replace(members, configs=members.configs * count, seeds=tuple(seeds))
+        self.core = ActorCritic(spec, inner, spread.repeat_interleave(len(members), 0))
+        for name in ("clip", "value_weight", "entropy_weight", "beta", "barrier"):
+            self.register_buffer(name, inner.column(name))
+        both = [*self.core.policy.parameters(), *self.core.critic.parameters()]
+        self.adam = Adam(both, inner.column("lr"), clip=inner.column("max_grad"), eps=1e-5)
+        self.returns = EpisodeReturns(inner.column("gamma"), self.config.environments, spec.objectives)
+        objective = torch.arange(count, device=members.device) % spec.objectives
+        aim = nn.functional.one_hot(objective, spec.objectives).to(members.dtype)
+        self.register_buffer("aim", aim.repeat_interleave(len(members), 0))
+        self.register_buffer("limit", torch.zeros_like(self.aim))
+        self.register_buffer("duals", torch.zeros_like(self.aim))
+        self.archive = Archive(self.core.vectors()[: len(members)], self.config.archive, spec.objectives)
+        equal = torch.full((len(members), spec.objectives), 1.0 / spec.objectives, dtype=members.dtype)
+        self.register_buffer("preference", equal.to(members.device))
+        # In a tuple: it is filled from the archive whenever it acts, and no part of the state.
+        self._server = (ActorCritic(spec, members),)
+        self._objective = compiled(self._losses, members.compile)
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been made."""
+        return self.core.updates
+
+    @property
+    def environments(self) -> int:
+        """Copies per member: those of all its policies."""
+        return self.config.policies * self.config.environments
+
+    def wants(self) -> Wants:
+        """A rollout."""
+        return {"rollout": self.config.steps}
+
+    def serve(self, weights: Tensor) -> None:
+        """Act from now on by the archive's best policy for preference weights [K] or, one row per member, [P, K].
+
+        Raises:
+            InputError: weights off the simplex, or of another length.
+        """
+        pareto.check_weights(weights.cpu().numpy(), self.spec.objectives)
+        self.preference.copy_(weights.to(self.preference).expand_as(self.preference))
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        """obs [P, B, O] -> [P, B, A], by the policy for the weights that ``serve`` was told, at first equal ones."""
+        _, policy = self.archive.row(self.archive.assign(self.preference)[:, None])
+        self._server[0].load_vectors(policy.squeeze(1))
+        return self._server[0].act(obs, key)
+
+    def draw(self, obs: Tensor, key: Tensor) -> Tensor:
+        """obs [P, N, O] -> actions [P, N, A] of all policies in training, not yet clipped."""
+        keys = torch.cat([rng.fold(key, "policy", s) for s in range(self.config.policies)])
+        count = self.config.policies
+        return self._folded(self.core.draw(grouped.apart(obs, count, axis=1), keys)).flatten(1, 2)
+
+    def update(self, batch: Batch) -> Metrics:
+        """Archive what was played, learn from it in several passes, and begin the next round where one is due."""
+        rollout = self._apart(batch["rollout"])
+        self.returns.see(rollout.rew, torch.maximum(rollout.term, rollout.trunc))
+        self.archive.offer(
+            self._folded(self.returns.mean), self._folded(self.core.vectors()), self._folded(self.returns.count) > 0
+        )
+        extending, kind = self.updates >= self.config.init_updates, self.config.constraint
+        self.duals.copy_(lagrangian_step(self.duals, self.aim, self.returns.mean - self.limit, _DUAL_RATE))
+        rows = self._rows(rollout, extending)
+        seen: dict[str, list[Tensor]] = {}
+        for epoch in range(self.config.epochs):
+            for minibatch in self.core.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
+                loss, metrics = self._objective(minibatch, kind if extending else "none")
+                minimise(loss, {self.adam: 1.0})
+                for name, value in metrics.items():
+                    seen.setdefault(name, []).append(value)
+        self.core.normalizer.see(rollout.obs)
+        self.core.count.value += 1
+        past = self.updates - self.config.init_updates
+        if past >= 0 and past % self.config.extension_updates == 0:
+            self._extend()
+        means = {name: self._folded(torch.stack(values).mean(0)).mean(1) for name, values in seen.items()}
+        return means | {"archived": self.archive.used.sum(1).to(self.core.gamma.dtype)}
+
+    @torch.no_grad()
+    def _extend(self) -> None:
+        """Every policy in training becomes one of the archive, to be improved in one objective within limits."""
+        count, objectives = self.config.policies, self.spec.objectives
+        chosen = self.archive.select(-(-count // objectives)).repeat_interleave(objectives, 1)[:, :count]  # [P, S]
+        points, policies = (grouped.apart(x, count, axis=1).squeeze(1) for x in self.archive.row(chosen))
+        self.core.load_vectors(policies)
+        self.adam.reset()
+        self.returns.begin(points)
+        self.limit.copy_(limits(points, self.beta))
+        self.duals.zero_()
+
+    @torch.no_grad()
+    def _rows(self, rollout: Rollout, extending: bool) -> Tensor:
+        """[P S, T N, columns]: obs, act, log pi, what the plain clipped objective takes, raw advantages, targets."""
+        obs, act, old, advantage, target = self.core.estimates(rollout)
+        raw = advantage * self.core.reward_scale.scale[:, None]
+        weights = self.aim if extending else self.core.weights
+        plain = self.core.standardised((raw * weights[:, None]).sum(-1))
+        return torch.cat([obs, act, torch.stack([old, plain], -1), raw - raw.mean(1, keepdim=True), target], -1)
+
+    def _losses(self, rows: Tensor, constraint: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss [P S] of a minibatch, and metrics. ``constraint`` is none in the first stage."""
+        sizes = (self.spec.obs_size, self.spec.act_size, 1, 1, self.spec.objectives, self.spec.objectives)
+        obs, act, old, plain, raw, target = rows.split(sizes, dim=-1)
+        log_prob, entropy = self.core.policy.likelihood(obs, act)
+        moved = log_prob - old.squeeze(-1)
+        ratio, advantage = moved.exp(), plain.squeeze(-1)
+        margin = self.returns.mean - self.limit
+        if constraint in ("barrier", "lagrangian"):
+            shift = ((ratio.detach() - 1.0).unsqueeze(-1) * raw).mean(1)
+            margin = margin + self.returns.span[:, None] * shift
+            force = self.aim + self.duals
+            if constraint == "barrier":
+                force = barrier_force(self.aim, margin, self.barrier, raw.std(1, correction=0))
+            advantage = (raw * force[:, None]).sum(-1)
+            advantage = advantage / (advantage.std(1, correction=0, keepdim=True) + 1e-8)
+        loss_pi = losses.ppo_clip(ratio, advantage, self.clip[:, None]).mean(1)
+        if constraint == "reference":
+            loss_pi = loss_pi + released_barrier(ratio, target, self.aim, self.clip, self.beta, self.barrier)
+        loss_v = (self.core.critic(obs) - target).square().mean((1, 2))
+        loss = loss_pi + self.value_weight * loss_v - self.entropy_weight * entropy.mean(1)
+        broken = ((margin <= 0.0) & (self.aim == 0.0)).any(1) & (constraint != "none")
+        metrics = {
+            "loss_pi": loss_pi,
+            "loss_v": loss_v,
+            "entropy": entropy.mean(1),
+            "kl": (ratio - 1.0 - moved).mean(1),
+        }
+        metrics["limits_broken"] = broken.to(loss.dtype)
+        return loss, {name: metric.detach() for name, metric in metrics.items()}
+
+    def _apart(self, rollout: Rollout) -> Rollout:
+        """[P, T, S N, ...] -> [S P, T, N, ...]."""
+        fields = (getattr(rollout, field.name) for field in dataclasses.fields(rollout))
+        return Rollout(*(grouped.apart(x, self.config.policies, axis=2).contiguous() for x in fields))
+
+    def _folded(self, x: Tensor) -> Tensor:
+        """[S P, ...] -> [P, S, ...]."""
+        return grouped.together(x, self.config.policies)
