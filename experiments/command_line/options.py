@@ -48,6 +48,8 @@ class LabelOptions:
     """How many pairs of segments to learn from (less those that label-skip skips)."""
     segment_length: int = 25
     """Steps in a segment."""
+    list_length: int = 4
+    """Segments that are put in order at a time, for --feedback rankings; --pairs counts such lists then."""
     held_out: float = 0.1
     """Share of the episodes put aside, from which about the same share of all pairs is drawn to measure how well the
     agent predicts labels. Of a file of answers: share of its pairs. 0: none."""
@@ -125,6 +127,7 @@ class TrainOptions:
         self._at_least(0 if self.online.env_steps else 1, updates=self.run.updates)
         self._at_least(0, episodes=self.run.episodes, threads=self.machine.threads, label_seed=self.label.label_seed)
         self._at_least(1, label_users=self.label.label_users)
+        self._at_least(2, list_length=self.label.list_length)
         if not 0 <= self.label.label_opposed <= 1:
             raise InputError(f"label_opposed is {self.label.label_opposed:g}, expected a share of 0 to 1")
         self._at_least(1, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)

@@ -94,22 +94,30 @@ def plan(request: Request) -> Plan:
     check_query_effect(options, request.given, asks=asks, config=population.members.shared)
     if online:
         check_place(where, options)
-    wants_pairs, compares = "pairs" in learner.wants(), isinstance(learner, Compared)
+    ranked, compares = "rankings" in learner.wants(), isinstance(learner, Compared)
+    wants_pairs = ranked or "pairs" in learner.wants()
     labels = check_labels(named, request.agent, wants_pairs or compares)
     if compares:
         check_compared_effect(request.agent, request.given)
     if labels != named:
         population = populate(request, labels, on)
-    check_effect(options.label, labels, request.agent, wants_pairs or compares, request.given)
+    check_effect(options.label, labels, request.agent, wants_pairs or compares, request.given, ranked=ranked)
+    if ranked and len(labels) > 1:
+        raise InputError(
+            f"labels are {' and '.join(labels)}, expected one of them: all members learn the same rankings"
+        )
     teachers = [teacher(options.label, name) for name in labels] if asks or compares else []
     schedule = schedule_of(options) if asks else None
     stored_answers = wants_pairs and not asks
-    told = [answers(options.label, name, dataset, options.data.dataset) for name in labels] if stored_answers else []
+    where_from = (dataset, options.data.dataset)
+    told = [answers(options.label, name, *where_from, ranked=ranked) for name in labels] if stored_answers else []
     of_member = [told[labels.index(name)] for name in population.labels] if told else []
     preferences = [each.train for each in of_member] if len(told) > 1 else told[0].train if told else None
     source = None
     if not alone:
-        source = Source.of(dataset, preferences, dtype=on.dtype, device=on.device)
+        rankings = told[0].rankings if ranked else None
+        lessons_of = (dataset, None if ranked else preferences)
+        source = Source.of(*lessons_of, rankings=rankings, dtype=on.dtype, device=on.device)
         _check_wanted(learner, source)
     if not isinstance(learner, Agent):
         where = None

@@ -14,10 +14,12 @@ from pbrl import data, rng
 from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.checks import check_finite
 from pbrl.data.files import about
+from pbrl.data.rankings import Rankings
 from pbrl.errors import InputError
 from pbrl.labelers.mixture import Mixture
 from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.protocols import Labeler
+from pbrl.labelers.ranker import rank
 from pbrl.labelers.teachers import LABELERS, Teacher, make_labeler, mean_segment_return
 from pbrl.spec import Spec
 
@@ -40,11 +42,13 @@ class Answers:
         train: to learn from.
         held_out: of other episodes, or of a file's other rows, or None.
         note: a sentence that the user should read, or "".
+        rankings: to learn from in place of ``train``, which are all pairs of them, or None.
     """
 
     train: Preferences
     held_out: Preferences | None
     note: str = ""
+    rankings: Rankings | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,9 @@ def is_file(labels: str) -> bool:
     return labels.endswith(FILES)
 
 
-def answers(options: LabelOptions, labels: str, dataset: Dataset | None, source: str | None) -> Answers:
+def answers(
+    options: LabelOptions, labels: str, dataset: Dataset | None, source: str | None, *, ranked: bool = False
+) -> Answers:
     """The labelled pairs of one labeler, or of a file, in two parts: to learn from, and held out.
 
     A labeler is asked about ``pairs`` pairs to learn from, and about others of episodes put aside. Stored answers are
@@ -91,6 +97,7 @@ def answers(options: LabelOptions, labels: str, dataset: Dataset | None, source:
         labels: one of ``LABELERS``, or a file.
         dataset: where pairs are drawn from; a file has its own.
         source: name or path of the data set, beside which the oracle of regret labels lies.
+        ranked: learn from lists in order (``pairs`` of them, of ``list_length`` segments) and not from pairs.
 
     Raises:
         InputError: no data set, no oracle, too few episodes, or no usable answer on either side.
@@ -101,7 +108,10 @@ def answers(options: LabelOptions, labels: str, dataset: Dataset | None, source:
     else:
         if dataset is None or source is None:
             raise InputError(f"labels {labels!r} need --dataset, expected a name such as local/reacher/mixed-v1")
-        told = _asked(_labeler(options, labels, dataset, source), options, dataset, key)
+        if ranked:
+            told = _ranked(_teacher(options, labels, dataset, source), options, dataset, key)
+        else:
+            told = _asked(_labeler(options, labels, dataset, source), options, dataset, key)
     told.train.check()
     if told.held_out is not None:
         with about("held-out pairs (none with --held-out 0)"):
@@ -131,6 +141,21 @@ def _asked(labeler: Labeler, options: LabelOptions, dataset: Dataset, key: Tenso
     held_out = max(1, round(share / (1.0 - share) * count))
     training, unseen = questions(held, rest, count, held_out, length, key)
     return Answers(labeler(training, rng.fold(key, "answers")), labeler(unseen, rng.fold(key, "held-out answers")))
+
+
+def _ranked(teacher: Teacher, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
+    count, length, held, rest = options.pairs, options.segment_length, None, dataset
+    if options.held_out:
+        held, rest = put_aside(dataset, options.held_out, length, key)
+    segments, lists = Rankings.sample(rest, count, options.list_length, length, rng.fold(key, "lists"))
+    rankings = rank(teacher, segments, lists, rng.fold(key, "answers"))
+    told = Answers(rankings.to_preferences(), None, rankings=rankings)
+    if held is None:
+        return told
+    share = options.held_out / (1.0 - options.held_out)
+    with about("held-out episodes"):
+        unseen = Pairs.sample(held, max(1, round(share * count)), length, rng.fold(key, "held-out pairs"))
+    return dataclasses.replace(told, held_out=teacher(unseen, rng.fold(key, "held-out answers")))
 
 
 def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Labeler:
@@ -243,9 +268,20 @@ def check_labels(labels: tuple[str, ...], agent: str, wants_pairs: bool) -> tupl
 
 
 def check_effect(
-    options: LabelOptions, labels: tuple[str, ...], agent: str, wants_pairs: bool, given: Collection[str]
+    options: LabelOptions,
+    labels: tuple[str, ...],
+    agent: str,
+    wants_pairs: bool,
+    given: Collection[str],
+    *,
+    ranked: bool = False,
 ) -> None:
-    """Raise InputError where an option of ``LabelOptions`` was ``given`` that these labels have no use for."""
+    """Raise InputError where an option of ``LabelOptions`` was ``given`` that these labels have no use for.
+
+    ``ranked``: the agent learns from lists in order, which no file holds.
+    """
+    for name in filter(is_file, labels if ranked else ()):
+        raise InputError(f"labels {name!r} are answers about pairs, expected a labeler such as partial_return to rank")
     own = [item.name for item in dataclasses.fields(options) if item.name != "labels"]
     unused: dict[str, str] = {}
     if not wants_pairs:
@@ -262,6 +298,11 @@ def check_effect(
             unused["label_margin"] = "it is the unit of --label-equal and --label-skip"
         if options.label_users == 1:
             unused["label_opposed"] = "it is a share of several --label-users"
+        if ranked:
+            faults = ("mistake", "equal", "skip", "myopia", "margin", "users", "opposed")
+            unused |= dict.fromkeys((f"label_{fault}" for fault in faults), "lists are put in order by one teacher")
+    if not ranked:
+        unused.setdefault("list_length", "answers are about pairs")
     for name in own:
         if name in unused and name in given:
             raise InputError(
