@@ -12,7 +12,7 @@ from pbrl.run import Run
 from .cli_cases import point_mass
 from .test_resume import only_run
 
-AGENTS = ["td3_bc", "awac", "sac_n", "edac", "cql", "cal_ql"]
+AGENTS = ["td3_bc", "awac", "sac_n", "edac", "cql", "cal_ql", "a2pr"]
 TINY = ["--hidden", "8", "--batch-size", "8", "--episodes", "1", "--threads", "1"]
 
 

@@ -133,14 +133,20 @@ class TD3(nn.Module):
             metrics = {**metrics, "loss_pi": loss_pi.detach()}
         return metrics
 
+    def _smoothed(self, next_obs: Tensor, key: Tensor) -> Tensor:
+        """a~ [P, B, A] at next_obs [P, B, O] (normalised), without a graph."""
+        with torch.no_grad():
+            act: Tensor = self.target_policy(next_obs).mode()
+            bound = self.smoothing_clip[:, None, None]
+            noise = self.smoothing[:, None, None] * rng.normal(key, *act.shape[1:], dtype=act.dtype)
+            noise = torch.minimum(torch.maximum(noise, -bound), bound)
+            return (act + noise).clamp(-1.0, 1.0)
+
     def _critic_loss(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_Q summed over the critics, [P], and metrics."""
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         with torch.no_grad():
-            bound = self.smoothing_clip[:, None, None]
-            noise = self.smoothing[:, None, None] * rng.normal(key, *batch.act.shape[1:], dtype=batch.act.dtype)
-            noise = torch.minimum(torch.maximum(noise, -bound), bound)
-            next_act = (self.target_policy(next_obs).mode() + noise).clamp(-1.0, 1.0)
+            next_act = self._smoothed(next_obs, key)
             best = self.target(torch.cat([next_obs, next_act], dim=-1)).squeeze(-1).amin(1)  # [P, B]
             goal = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * best
         q = self.q(torch.cat([obs, batch.act], dim=-1)).squeeze(-1)  # [P, 2, B]
