@@ -70,9 +70,9 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("local/pointmass/mixed-v1", "PointMass-v0", "mixed", 20_000, 10, 20),
         Task("local/reacher/mixed-v1", "Reacher-v5", "mixed", 20_000, 10, 20),
-        _locomotion("hopper", "Hopper-v5", "medium-expert", 5, thorough=True),
+        _locomotion("hopper", "Hopper-v5", "medium-expert", 5, thorough=False),
         _locomotion("hopper", "Hopper-v5", "medium-replay", 5, thorough=False),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", 3, thorough=True),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", 3, thorough=False),
         _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", 3, thorough=False),
     )
 }
