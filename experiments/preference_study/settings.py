@@ -61,8 +61,8 @@ class Task:
     folder: str = ""
 
 
-def _locomotion(name: str, env: str, tier: str, episodes: int, *, thorough: bool) -> Task:
-    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, episodes, thorough, folder=name)
+def _locomotion(name: str, env: str, tier: str, episodes: int) -> Task:
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, episodes, thorough=False, folder=name)
 
 
 TASKS: dict[str, Task] = {
@@ -70,10 +70,10 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("local/pointmass/mixed-v1", "PointMass-v0", "mixed", 20_000, 10, 20),
         Task("local/reacher/mixed-v1", "Reacher-v5", "mixed", 20_000, 10, 20),
-        _locomotion("hopper", "Hopper-v5", "medium-expert", 5, thorough=False),
-        _locomotion("hopper", "Hopper-v5", "medium-replay", 5, thorough=False),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", 3, thorough=False),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", 3, thorough=False),
+        _locomotion("hopper", "Hopper-v5", "medium-expert", 5),
+        _locomotion("hopper", "Hopper-v5", "medium-replay", 5),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-expert", 3),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", 3),
     )
 }
 QUICK_TASKS = ("local/pointmass/mixed-v1", "local/reacher/mixed-v1")
