@@ -66,6 +66,9 @@ class RewardScale(nn.Module):
     """Rewards over the deviation of their running discounted return, per member and objective; no mean is taken off.
 
     The return of a copy runs on from one rollout to the next and begins anew with each episode.
+
+    Attributes:
+        limit: scaled rewards are clipped to so many deviations; infinity for who must know what a reward was.
     """
 
     gamma: Tensor
@@ -74,6 +77,7 @@ class RewardScale(nn.Module):
 
     def __init__(self, keys: Tensor, copies: int, objectives: int, gamma: Tensor, on: Tensor) -> None:
         super().__init__()
+        self.limit = _LIMIT
         self.register_buffer("gamma", gamma)
         self.register_buffer("on", on > 0)
         self.register_buffer("returns", gamma.new_zeros(len(keys), copies, objectives))
@@ -97,5 +101,5 @@ class RewardScale(nn.Module):
 
     def forward(self, rew: Tensor) -> Tensor:
         """[P, T, N, K] -> the same shape."""
-        scaled = (rew / self.scale[:, None, None]).clamp(-_LIMIT, _LIMIT)
+        scaled = (rew / self.scale[:, None, None]).clamp(-self.limit, self.limit)
         return torch.where(self.on[:, None, None, None], scaled, rew)

@@ -20,12 +20,14 @@ Deviations:
 - beta G is G - (1 - beta) |G|, since beta G of a negative return would lie above it.
 - All objectives of a policy are extended from the policy itself, at the full learning rate and with fresh moments.
 - S policies serve both stages: S preference weights first, then ceil(S / K) policies times K objectives.
+- Scaled rewards are not clipped, since clipped ones would misstate the returns that the limits are about.
 - Points in the archive are means of few episodes of the policy as it explores: measure a front anew to report it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -150,6 +152,7 @@ class CMORL(nn.Module):
         seeds = [seed for s in range(count) for seed in rng.fold(members.keys, "policy", s).tolist()]
         inner = dataclasses.replace(members, configs=members.configs * count, seeds=tuple(seeds))
         self.core = ActorCritic(spec, inner, spread.repeat_interleave(len(members), 0))
+        self.core.reward_scale.limit = math.inf  # limits are in raw returns, which clipped rewards would misstate
         for name in ("clip", "value_weight", "entropy_weight", "beta", "barrier"):
             self.register_buffer(name, inner.column(name))
         both = [*self.core.policy.parameters(), *self.core.critic.parameters()]
