@@ -106,7 +106,7 @@ def plan(request: Request) -> Plan:
         raise InputError(
             f"labels are {' and '.join(labels)}, expected one of them: all members learn the same rankings"
         )
-    teachers = [teacher(options.label, name) for name in labels] if asks or compares else []
+    teachers = [teacher(options.label, name, spec) for name in labels] if asks or compares else []
     schedule = schedule_of(options) if asks else None
     stored_answers = wants_pairs and not asks
     where_from = (dataset, options.data.dataset)
@@ -128,7 +128,7 @@ def plan(request: Request) -> Plan:
     if schedule is not None:
         identity["asking"] = {"by": list(map(str, teachers)), **dataclasses.asdict(schedule)}
     if compares:
-        identity["compared"] = [{"by": str(each), "margin": each.margin} for each in teachers]
+        identity["compared"] = [{"by": str(each), "margin": getattr(each, "margin", None)} for each in teachers]
     nobody = (None,) * len(population.members)
     lessons = tuple(each.train for each in of_member) or nobody
     tests = tuple(each.held_out for each in of_member) or nobody

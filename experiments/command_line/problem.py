@@ -16,7 +16,9 @@ from pbrl.data.checks import check_finite
 from pbrl.data.files import about
 from pbrl.data.rankings import Rankings
 from pbrl.errors import InputError
+from pbrl.labelers.general import General
 from pbrl.labelers.mixture import Mixture
+from pbrl.labelers.named import EXAMPLES, is_named, make_named
 from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.protocols import Labeler
 from pbrl.labelers.ranker import rank
@@ -143,7 +145,9 @@ def _asked(labeler: Labeler, options: LabelOptions, dataset: Dataset, key: Tenso
     return Answers(labeler(training, rng.fold(key, "answers")), labeler(unseen, rng.fold(key, "held-out answers")))
 
 
-def _ranked(teacher: Teacher, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
+def _ranked(teacher: Teacher | General, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
+    if isinstance(teacher, General):
+        raise InputError(f"labels by {teacher} are answers about pairs, expected a labeler with a score to rank")
     count, length, held, rest = options.pairs, options.segment_length, None, dataset
     if options.held_out:
         held, rest = put_aside(dataset, options.held_out, length, key)
@@ -168,7 +172,7 @@ def _labeler(options: LabelOptions, labels: str, dataset: Dataset, source: str) 
     return Mixture((teacher,) * (users - opposed) + (opposite,) * opposed, (1.0 / users,) * users)
 
 
-def _teacher(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Teacher:
+def _teacher(options: LabelOptions, labels: str, dataset: Dataset, source: str) -> Teacher | General:
     margin = options.label_margin
     if margin is None and (options.label_skip or options.label_equal):
         if labels not in IN_REWARD:
@@ -182,12 +186,15 @@ def _teacher(options: LabelOptions, labels: str, dataset: Dataset, source: str) 
                 f"--label-margin is missing, expected a number above 0 in units of {labels!r}: the mean return of a "
                 f"segment, {margin:g}, is no unit"
             )
+    faults = {name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")}
+    if is_named(labels):
+        return make_named(labels, dataset.spec, margin=margin, **faults)
     return make_labeler(
         labels,
         critic=load_critic(data.resolve(source)) if labels.startswith("regret") else None,
         gamma=options.label_gamma if labels == DISCOUNTED else None,
         margin=margin,
-        **{name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")},
+        **faults,
     )
 
 
@@ -254,8 +261,8 @@ def check_labels(labels: tuple[str, ...], agent: str, wants_pairs: bool) -> tupl
     for name in labels:
         if labels.count(name) > 1:
             raise InputError(f"labels {name!r} are given twice, expected different ones")
-        if not is_file(name) and name not in (*LABELERS, *UNLABELLED):
-            expected = ", ".join((*LABELERS, *UNLABELLED))
+        if not is_file(name) and not is_named(name) and name not in (*LABELERS, *UNLABELLED):
+            expected = ", ".join((*LABELERS, *EXAMPLES, *UNLABELLED))
             raise InputError(f"unknown labels {name!r}, expected a file or one of {expected}")
         if (name in UNLABELLED) == wants_pairs:
             expected = "labels such as partial_return or regret" if wants_pairs else "none (or true_reward)"

@@ -15,9 +15,12 @@ from pbrl.collector import Collector
 from pbrl.data.buffer import Buffer
 from pbrl.errors import InputError
 from pbrl.labelers.desk import AtOnce
+from pbrl.labelers.general import General
+from pbrl.labelers.named import EXAMPLES, is_named, make_named
 from pbrl.labelers.teachers import Teacher, make_labeler
 from pbrl.members import schedule_fields
 from pbrl.query_schedule import Interview, QuerySchedule
+from pbrl.spec import Spec
 
 from .arguments import option
 from .online_problem import spec_of_simulator
@@ -74,21 +77,25 @@ def schedule_of(options: TrainOptions) -> QuerySchedule:
     return schedule
 
 
-def teacher(options: LabelOptions, labels: str) -> Teacher:
+def teacher(options: LabelOptions, labels: str, spec: Spec) -> Teacher | General:
     """The scripted teacher that answers.
 
     Raises:
         InputError: labels that need more than the simulator's rewards, or thresholds without a margin.
     """
-    if labels not in ANSWERED:
-        raise InputError(f"labels {labels!r} cannot answer in the loop, expected one of {', '.join(ANSWERED)}")
+    if labels not in ANSWERED and not is_named(labels):
+        expected = ", ".join((*ANSWERED, *EXAMPLES))
+        raise InputError(f"labels {labels!r} cannot answer in the loop, expected one of {expected}")
     if options.label_margin is None and (options.label_skip or options.label_equal):
         raise InputError("--label-margin is missing, expected a number above 0 in units of a segment's return")
+    faults = {name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")}
+    if is_named(labels):
+        return make_named(labels, spec, margin=options.label_margin, **faults)
     return make_labeler(
         labels,
         gamma=options.label_gamma if labels == DISCOUNTED else None,
         margin=options.label_margin,
-        **{name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")},
+        **faults,
     )
 
 
@@ -119,7 +126,9 @@ def asking(planned: Plan) -> tuple[Iterator[dict[str, Tensor]], Asked, Callable[
     capacity = min(options.online.replay_capacity, max(options.online.env_steps, (env.spec.horizon or 1) * copies))
     buffer = Buffer(env.spec, members, capacity, streams=copies, dtype=on.dtype, device=on.device)
     interview = Interview(env.spec, members, schedule_of(options), dtype=on.dtype, device=on.device)
-    desk = AtOnce([teacher(options.label, labels) for labels in planned.population.labels], planned.learner.keys)
+    desk = AtOnce(
+        [teacher(options.label, labels, env.spec) for labels in planned.population.labels], planned.learner.keys
+    )
     metrics = loops.query_and_learn(
         learner.model,
         learner.agent,

@@ -179,7 +179,7 @@ def _from_rollouts(planned: Plan) -> Phase:
     if not isinstance(learner, Compared):
         return Phase(loops.on_policy(learner, playing, updates, every=1), playing, env.close)
     labels = planned.request.options.label
-    arena = Arena([teacher(labels, name) for name in planned.population.labels], learner, env.spec)
+    arena = Arena([teacher(labels, name, env.spec) for name in planned.population.labels], learner, env.spec)
     metrics = loops.on_policy(learner, playing, updates, every=1, prepare=arena)
     return Phase(metrics, _Games(playing, arena), env.close)
 
