@@ -100,9 +100,9 @@ def test_a_rollout_tells_true_successors_and_both_kinds_of_end() -> None:
 def test_returns_are_those_of_finished_episodes() -> None:
     rollouts, metrics = played(tiny(4), [0, 1], 4, 5)
     rew = joined(rollouts, "rew").squeeze(-1)  # [P, 20, N]: two episodes, ended in updates 3 and 5
-    assert [set(found) for found in metrics] == [set(), set(), {"train_return"}, set(), {"train_return"}]
-    torch.testing.assert_close(metrics[2]["train_return"], rew[:, :10].sum(1).mean(1))
-    torch.testing.assert_close(metrics[4]["train_return"], rew[:, 10:].sum(1).mean(1))
+    assert [set(found) for found in metrics] == [set(), set(), {"episode_return"}, set(), {"episode_return"}]
+    torch.testing.assert_close(metrics[2]["episode_return"], rew[:, :10].sum(1).mean(1))
+    torch.testing.assert_close(metrics[4]["episode_return"], rew[:, 10:].sum(1).mean(1))
 
 
 def test_a_members_episodes_are_its_own() -> None:
@@ -162,7 +162,7 @@ class TwoRewards(TinyEnv):
 
     def step(self, act: Array) -> tuple[Array, Array, Flags, Flags]:
         obs, rew, term, trunc = super().step(act)
-        return obs, np.stack([rew, act[:, 0]], axis=1), term, trunc
+        return obs, np.stack([rew[:, 0], act[:, 0]], axis=1), term, trunc
 
 
 def test_several_objectives_stay_apart() -> None:
@@ -173,7 +173,7 @@ def test_several_objectives_stay_apart() -> None:
     assert rollouts[0].rew.shape == (2, 10, 2, 2)
     torch.testing.assert_close(rollouts[0].rew[..., 1], rollouts[0].act[..., 0].clamp(-1.0, 1.0))
     for k in range(2):
-        torch.testing.assert_close(metrics[0][f"train_return_{k}"], rollouts[0].rew[..., k].sum(1).mean(1))
+        torch.testing.assert_close(metrics[0][f"episode_return_{k}"], rollouts[0].rew[..., k].sum(1).mean(1))
 
 
 def test_a_member_that_acts_nan_stands_still_and_leaves_the_others() -> None:

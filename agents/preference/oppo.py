@@ -86,9 +86,9 @@ class OPPOConfig:
     norm: Literal["square", "hinge"] = shared("square")
     """L_norm: (|z| - 1)^2, or max(0, |z| - 1)."""
     match_every: int = shared(1)
-    """Step 1 is taken at every so manieth update."""
+    """Updates from one step 1 to the next; 1 takes it at each."""
     foresight: int = shared(0)
-    """0: learn from the stored pairs. More: unlimited labels by the return of so many steps (see the docstring)."""
+    """0: learn from the stored pairs. More: unlimited labels by the return of the next so many steps, as told above."""
     warmup: int = shared(10_000, schedule="warmup")
     """Updates over which the policy's learning rate rises linearly."""
     code_size: int = shared(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,6 +20,9 @@ Choice = Annotated[
 
 RANDOM_STEPS = 1000
 """Steps taken at random at the beginning where there is no data set."""
+
+MOST = 10**12
+"""The largest count that is taken: nobody waits for more."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ class OnlineOptions:
             ("eval_every_steps", 1),
         ):
             value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise InputError(f"{name} is {value}, expected at least {least}")
+            if value is not None and not least <= value <= MOST:
+                expected = f"at least {least}" + f" and at most {MOST}" * (value > MOST)
+                raise InputError(f"{name} is {value}, expected {expected}")
         self.replay_of(True)  # checks the shares
 
     @property
@@ -77,7 +82,8 @@ class OnlineOptions:
     def record_every(self) -> int:
         """Steps between rows of metrics: about a hundred times, and whenever there is an evaluation."""
         step, wanted = self.evaluations_every, max(1, self.env_steps // 100)
-        return max(size for size in range(1, min(step, wanted) + 1) if step % size == 0)
+        small = [size for size in range(1, math.isqrt(step) + 1) if step % size == 0]
+        return max(size for size in (*small, *(step // size for size in small)) if size <= wanted)
 
     def random(self, has_data: bool) -> int:
         """Random steps at the beginning."""

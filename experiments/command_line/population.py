@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Population:
         """[P] what a member shares with those that differ in the seed alone, such as "regret alpha=0.1"."""
         varied = [name for name in self.rows[0] if name not in ("member", "seed") and self._varies(name)]
         names = [" ".join(_word(name, row[name]) for name in varied) for row in self.rows]
-        return [name or self.labels[0] for name in names]
+        return [name or Path(self.labels[0]).name for name in names]  # of a file of answers, not where it is
 
     @property
     def names(self) -> list[str]:

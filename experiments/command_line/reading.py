@@ -95,4 +95,10 @@ def _complaint(text: str) -> str:
         if said and not words.strip("─-"):
             break
         said += [words] if words.strip("─-") else []
-    return " ".join(said).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
+    complaint = " ".join(said).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
+    return re.sub(r"expected one of \(.*?\)", _choices, complaint)
+
+
+def _choices(found: re.Match[str]) -> str:
+    """Choices in order, as tyro lists those of an option that may be left out in any, with what stands for that."""
+    return "expected one of " + ", ".join(sorted(set(re.findall(r"'(.*?)'", found[0])) - {"None"}))

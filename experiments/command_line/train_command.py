@@ -82,7 +82,7 @@ def _follow(planned: planning.Plan, run: Run) -> int:
     options = planned.request.options
     members, total = len(planned.population.members), options.offline_updates + options.online.env_steps
     for note in planned.notes:
-        screen.print(f"[yellow]note:[/yellow] {note}", highlight=False)
+        screen.print(f"[yellow]note:[/yellow] {note}", highlight=False, soft_wrap=True)
     saved = run.saved()
     since = min(saved.updates, options.offline_updates) + saved.env_steps if saved is not None else 0
     what = f"{members} member{'s' * (members > 1)} of {planned.request.agent}"

@@ -224,7 +224,8 @@ def _members(run: RunRecord) -> Table:
         columns += [f"last {run.metric}", f"best {run.metric}", "best at"]
     else:
         cells = [tuple(row.values()) for row in run.members]
-    return Table(tuple(columns), tuple(cells), words=0, fold=f"All {len(cells)} members")
+    fold = f"All {len(cells)} members" if len(cells) > 1 else "The only member"
+    return Table(tuple(columns), tuple(cells), words=0, fold=fold)
 
 
 def _short(value: float) -> str:

@@ -112,7 +112,7 @@ class Playing(nn.Module):
             stacked(seen), torch.stack(acts, dim=1), stacked(rew), stacked(after), stacked(term), stacked(trunc)
         )
         mean = (finished[1].sum(1) / finished[0].sum(1)).to(device, self.dtype)  # [P, K]
-        names = ["train_return"] if spec.objectives == 1 else [f"train_return_{k}" for k in range(spec.objectives)]
+        names = ["episode_return"] if spec.objectives == 1 else [f"episode_return_{k}" for k in range(spec.objectives)]
         return rollout, {name: mean[:, k] for k, name in enumerate(names)}
 
     def _tensor(self, x: NDArray[np.float64]) -> Tensor:
