@@ -105,7 +105,7 @@ def test_truth_table(known: float, made: float, value: float, take: bool, near: 
 def test_the_policys_loss_by_hand(level: float) -> None:
     """pi = 0 and made = (0.5, -0.5); Q_1(s, a) = a_0, so that the made action is better where a_0 <= 0.5."""
     agent = a2pr(hidden=(), alpha=0.0, cloning=0.7)
-    agent.vae = Echo(numbers(0.5, -0.5))  # type: ignore[assignment]
+    agent.register_module("vae", Echo(numbers(0.5, -0.5)))
     constant(inner(agent.policy), *[0.0] * A)
     weight, bias = agent.q.parameters()
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_where_nothing_made_is_better_and_all_is_near_its_loss_is_td3_bcs() -> N
         def forward(self, _obs: Tensor, _act: Tensor, _key: Tensor) -> tuple[Tensor, Tensor]:
             return data.act, data.rew
 
-    agent.vae = Same()  # type: ignore[assignment]
+    agent.register_module("vae", Same())
     loss, _ = agent._guided_loss(data, torch.full((1, B), -math.inf, dtype=DOUBLE), agent.keys)
     torch.testing.assert_close(loss, other._actor_loss(data), rtol=1e-12, atol=1e-12)
 

@@ -137,6 +137,6 @@ class CQL(SAC):
         fresh = self._calibrated(fresh, batch)
         return known, losses.conservative_gap(fresh, densities.unsqueeze(1), known).mean(-1)
 
-    def _calibrated(self, fresh: Tensor, batch: Transitions) -> Tensor:  # noqa: ARG002
+    def _calibrated(self, fresh: Tensor, batch: Transitions) -> Tensor:  # noqa: ARG002  variants read batch
         """Values [P, E, 3 n, B] of fresh actions as they enter the gap: as they are."""
         return fresh
