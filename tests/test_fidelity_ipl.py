@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from agents.preference.ipl import IPL, IPLConfig
+from agents.preference.ipl import IPL, IPLConfig, Steps
 from pbrl import losses, rng
 from pbrl.data.source import LabelledPairs, Source, Transitions
 from pbrl.data.successors import successors
@@ -238,6 +238,31 @@ def test_values_are_clipped_to_what_bounded_rewards_allow() -> None:
     given = q - learner.rewards(steps.obs, steps.act, steps.next_obs, open_end)
     torch.testing.assert_close(given[0], torch.full_like(given[0], 0.9 * 20.0))
     torch.testing.assert_close(given[1], torch.full_like(given[1], 0.9 * 2.5))
+
+
+def test_the_value_follows_the_target_critics_and_the_reward_the_critics() -> None:
+    learner = IPL(SPEC, sweep(IPLConfig(**SMALL), [0, 1], dtype=DOUBLE))
+    learner.replays = False
+
+    def found() -> tuple[Tensor, Tensor]:
+        obs, act, next_obs, term = (x.flatten(1, 3) for x in successors(batch, 64, learner.keys))
+        steps = Steps(obs, act, next_obs, term, obs.shape[1])
+        _, metrics = learner._losses(steps, batch.label, learner.keys)
+        return metrics["loss_v"], metrics["loss"]
+
+    batch = pairs(2, ends=False)
+    value, fit = found()
+    with torch.no_grad():
+        for parameter in learner.q.parameters():
+            parameter.mul_(1.5)
+    assert torch.equal(found()[0], value)
+    assert bool((found()[1] != fit).all())
+    fit = found()[1]
+    with torch.no_grad():
+        for parameter in learner.target.parameters():
+            parameter.mul_(1.5)
+    assert bool((found()[0] != value).all())
+    assert torch.equal(found()[1], fit)
 
 
 def test_the_value_is_a_constant_in_the_reward() -> None:

@@ -202,12 +202,13 @@ def test_windows_train_both_networks_and_labelled_pairs_all_but_the_policy() -> 
 
 
 def test_matching_by_hand() -> None:
-    """Squared errors of actions and, with its weight, of the next observations, over real steps alone."""
+    """Squared errors of actions and, with its weight, of the true next observations, over real steps alone."""
     one = learner(state_weight=0.5)
     obs, act, present = steps(5, 4)
     present[:, 0, :2] = False
     code = rng.normal(KEYS, 5, 3, dtype=DOUBLE)
-    guess, guessed_next = one.policy(obs, act, present, code)
+    seen = obs + 0.3 * torch.ones_like(obs)  # blurred for the policy, not for what it is to predict
+    guess, guessed_next = one.policy(seen, act, present, code)
     for member in range(2):
         of_act, of_obs = [], []
         for b in range(5):
@@ -216,7 +217,7 @@ def test_matching_by_hand() -> None:
                 if t < 3:
                     of_obs.append((guessed_next[member, b, t] - obs[member, b, t + 1]).square().mean())
         expected = torch.stack(of_act).mean() + 0.5 * torch.stack(of_obs).mean()
-        found = one.matching(obs, act, present, code, None, seen=obs)[member]
+        found = one.matching(obs, act, present, code, None, seen=seen)[member]
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -242,6 +243,19 @@ def test_what_it_remembers_is_what_it_was_trained_on() -> None:
         taken.append(act)
     torch.testing.assert_close(one.act(obs[:, :, 0]), taken[0], rtol=0, atol=0)
     assert not torch.allclose(one.act(obs[:, :, 6]), taken[6], atol=1e-6), "the history matters"
+
+
+def test_what_it_remembers_is_normalised_as_in_training() -> None:
+    one = learner(spec=Spec("test", 3, 2, obs_mean=(1.0, -2.0, 0.5), obs_std=(3.0, 0.2, 1.0)), normalize_obs=True)
+    obs = steps(3, 2)[0]
+    memory = one.act_with(one.empty_memory(3), obs[:, :, 0])[1]
+    act = one.act_with(memory, obs[:, :, 1])[0]
+    before = memory["act"][:, :, -1]
+    history = torch.stack([before, torch.zeros_like(before)], dim=2)
+    everything, star = torch.ones(2, 3, 2, dtype=torch.bool), one.star.expand(-1, 3, -1)
+    expected = one.policy(one.normalizer(obs), history, everything, star)[0][:, :, -1]
+    torch.testing.assert_close(act, expected, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(act, one.policy(obs, history, everything, star)[0][:, :, -1], atol=1e-4)
 
 
 def test_the_better_segment_is_the_nearer_one() -> None:

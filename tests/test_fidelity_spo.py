@@ -234,14 +234,14 @@ def test_it_is_ppo_on_win_rates(placement: str, steps: list[float]) -> None:
 
 def test_snapshots_are_policies_that_played() -> None:
     """The first three while there is room, and then each of those that played equally likely."""
-    spo = learner(members=200, snapshots=3, epochs=1, hidden=(2,))
-    obs = rng.normal(rng.keys([1]), 2, 3, dtype=DOUBLE).expand(200, -1, -1)
-    wins = torch.tensor([[0.1, 0.9, 0.4, 0.6]], dtype=DOUBLE).expand(200, -1)
+    spo = learner(members=1000, snapshots=3, epochs=1, hidden=(2,))
+    obs = rng.normal(rng.keys([1]), 2, 3, dtype=DOUBLE).expand(1000, -1, -1)
+    wins = torch.tensor([[0.1, 0.9, 0.4, 0.6]], dtype=DOUBLE).expand(1000, -1)
     played = []
     for update in range(6):
         played.append(spo.act(obs))
-        asked = torch.full((200,), 6 * update)
-        spo.update({"rollout": made_up(1000 * update, 200), "wins": wins, "comparisons": asked})
+        asked = torch.full((1000,), 6 * update)
+        spo.update({"rollout": made_up(1000 * update, 1000), "wins": wins, "comparisons": asked})
         if update == 1:
             for place, one in enumerate(spo.mixture()):
                 assert torch.equal(one.act(obs), played[place])
@@ -250,7 +250,7 @@ def test_snapshots_are_policies_that_played() -> None:
     same = (kept.unsqueeze(1) == torch.stack(played).unsqueeze(0)).flatten(3).all(-1)  # [3, 6, P]
     assert (same.sum(1) == 1).all(), "a snapshot is none of the policies that played"
     share = same.any(0).double().mean(1)  # [6] of members that kept each
-    assert ((share - 0.5).abs() < 4 * np.sqrt(0.25 / 200)).all(), share
+    assert ((share - 0.5).abs() < 4 * np.sqrt(0.25 / 1000)).all(), share
 
 
 def fitted(labeler: Labeler, updates: int) -> tuple[SPO, Arena]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cache
 from typing import Any
 
@@ -116,6 +117,25 @@ def test_beta_rises_along_a_cosine(done: int, beta: float) -> None:
     expected = metrics["loss"][0] + beta * torch.tensor([0.0, 1.0, 2.0], dtype=DOUBLE) * metrics["kl"]
     torch.testing.assert_close(metrics["loss"], expected, rtol=1e-12, atol=1e-12)
     assert float(metrics["kl"].min()) > 1e-4
+
+
+def test_users_are_known_by_one_answer_up_to_all_of_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = small(reward_updates=1000)
+    counts: list[Tensor] = []
+    bound = learner._bound
+
+    def spy(pairs: LabelledPairs, known: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert bool((known.diff(dim=-1) <= 0).all()), "the first answers are the known ones"
+        counts.append(known.sum(-1))
+        found: tuple[Tensor, Tensor, Tensor] = bound(pairs, known, noise)
+        return found
+
+    monkeypatch.setattr(learner, "_bound", spy)
+    for _ in range(40):
+        learner.update({"pairs": some()})
+    share = torch.cat(counts, dim=1).flatten().long().bincount(minlength=5).double() / 400
+    assert share[0] == 0.0
+    assert bool(((share[1:] - 0.25).abs() < 4 * math.sqrt(0.1875 / 400)).all())
 
 
 @pytest.mark.parametrize(("prior", "moves"), [("learned", True), ("standard", False)])
