@@ -98,6 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CPL = "train cpl --dataset {files}/small.hdf5"
+ONLINE = "train sac --env PointMass-v0"
 CASES = [
     # words
     ("train clp", "unknown agent 'clp'", "did you mean"),
@@ -198,7 +199,29 @@ CASES = [
     ("train p_iql --dataset {files}/small.hdf5 --reward-hidden 8 0", "reward_hidden is 8 0", "at least 1"),
     (f"{CPL} --seed 99999999999999999999", "seed is 99999999999999999999", "below 2 to the power of 63"),
     (f"{CPL} --dropout 1.5", "dropout is 1.5", "at most 0.99"),
+    # the simulator
+    (ONLINE, "--dataset is missing", "--env-steps"),
+    (f"{ONLINE} --env-steps 0", "--dataset is missing", "--env-steps"),
+    ("train sac --env-steps 100", "neither --dataset nor --env", "a simulator to learn in"),
+    (f"{ONLINE} --env-steps -5", "env_steps is -5", "at least 0"),
+    (f"{ONLINE} --env-steps 99999999999999999999999", "env_steps is 99999999999999999999999", "at most 1000000000000"),
+    (f"{ONLINE} --env-steps 100 --envs-per-member 0", "envs_per_member is 0", "at least 1"),
+    (f"{ONLINE} --env-steps 100 --updates-per-step nan", "updates_per_step is nan", "at least 0"),
+    (f"{ONLINE} --env-steps 100 --replay mixed", "there is no --dataset", "--replay empty"),
+    (f"{ONLINE} --env-steps 100 --replay mix", "invalid choice 'mix'", "expected one of empty, mixed, prefill"),
+    (f"{ONLINE} --env-steps 100 --replay-capacity 10", "replay_capacity is 10", "at least 100"),
+    (f"{ONLINE} --env-steps 100 --updates 50", "--updates has no effect", "--env-steps"),
+    (f"{ONLINE} --env-steps 100 --queries 50", "--queries has no effect", "asks"),
+    (f"{ONLINE} --env-steps 100 --labels regret", "sac takes no labels", "expected none"),
+    (f"{ONLINE} --env-steps 100 --seed 1 1", "seed 1 is given twice", "different"),
+    ("train sac --env CartPole-v1 --env-steps 100", "a choice among 2", "ppo"),
+    ("train bc --env PointMass-v0 --env-steps 60", "bc cannot learn online", "sac"),
+    ("train cpl --env PointMass-v0 --env-steps 60", "cpl cannot learn online", "sac"),
+    ("train ppo --env PointMass-v0 --env-steps 100 --envs-per-member 4", "--envs-per-member has no", "--environments"),
+    ("train ppo --env PointMass-v0 --env-steps 100 --export True", "--export has no effect", "keeps no replay"),
+    ("train spo --dataset {files}/small.hdf5", "spo learns from its own rollouts", "--env"),
     # machine and folders
+    (f"{CPL} --threads 100000", "threads is 100000", "at most 1024"),
     (f"{CPL} --device cuda:64", "device is 'cuda:64'", "GPUs"),
     (f"{CPL} --device gpu", "unknown device 'gpu'", "cuda"),
     (f"{CPL} --out {{files}}/file", "/file/train", "cannot be written"),

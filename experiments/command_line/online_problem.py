@@ -46,6 +46,7 @@ def check_effect(options: TrainOptions, given: Collection[str], *, on_policy: bo
     elif on_policy:
         own = ("envs_per_member", "random_steps", "updates_per_step", "export", "replay", "replay_capacity")
         unused = dict.fromkeys((*own, "replay_share", "replay_last_share", "replay_anneal"), f"{agent} keeps no replay")
+        unused["envs_per_member"] = f"{agent} has --environments of its own"
     elif online.replay_of(data).kind != "mixed":
         shares = ("replay_share", "replay_last_share", "replay_anneal")
         unused = dict.fromkeys(shares, "it belongs to --replay mixed")

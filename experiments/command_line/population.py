@@ -26,6 +26,10 @@ _FIRST_STAGES = 0.4
 """Share of the updates that the stages before the last get where the papers' counts do not fit."""
 
 
+MOST_THREADS = 1024
+"""Of the CPU: more can only be a slip, which would bring the machine to a halt."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What to compute on and how, with nothing left to choose: device, precision, and whether to compile."""
@@ -78,7 +82,7 @@ def machine(options: MachineOptions, updates: int) -> Machine:
     """The machine that was asked for, made ready: threads and precision are set for this process.
 
     Raises:
-        InputError: a device or compiler that is not there.
+        InputError: a device or compiler that is not there, or threads beyond any machine.
     """
     device = options.device
     if device == "auto":
@@ -90,6 +94,8 @@ def machine(options: MachineOptions, updates: int) -> Machine:
         raise InputError(f"device is {device!r} but torch finds {torch.cuda.device_count()} GPUs here, expected cpu")
     if options.compile == "on" and not compiler.available():
         raise InputError("compile is 'on' but this machine has no C++ compiler, expected auto or off")
+    if options.threads > MOST_THREADS:
+        raise InputError(f"threads is {options.threads}, expected at most {MOST_THREADS}, better the number of cores")
     products.set_precision("bf16" if options.precision == "bf16" else "float32")
     if options.threads:
         torch.set_num_threads(options.threads)
