@@ -4,7 +4,8 @@ A file holds a learner class named after it (``p_iql.py``: ``PIQL``; case and un
 config ``<class>Config`` whose defaults are the paper's. By existing it can be run and is held to the contract tests.
 
 The files of ``agents/tabular/`` learn finite MDPs from counts (``pbrl.theory.learner``), are listed apart, have a
-contract of their own, and are run by ``pbrl regret``.
+contract of their own, and are run by ``pbrl regret``; so are those of ``agents/dueling/``, which learn from preferences
+between two policies' trajectories (``pbrl.theory.dueling``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 from pbrl.agent import Learner
 from pbrl.errors import InputError
+from pbrl.theory.dueling import DuelingLearner
 from pbrl.theory.learner import TabularLearner
 
-TABULAR = "tabular"
+TABULAR, DUELING = "tabular", "dueling"
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,44 @@ class TabularAlgorithm:
         return self.doc.strip().splitlines()[0]
 
 
-def _files(tabular: bool) -> dict[str, Path]:
+@dataclass(frozen=True)
+class DuelingAlgorithm:
+    """An algorithm that was found in a file of ``agents/dueling/``; attributes as those of ``Algorithm``."""
+
+    name: str
+    make: Callable[..., DuelingLearner]
+    config: type[Any]
+    doc: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.strip().splitlines()[0]
+
+
+def _files(kind: str) -> dict[str, Path]:
+    """The files of algorithms of a kind: ``TABULAR``, ``DUELING``, or "tensors"."""
     found = sorted(Path(__file__).parent.glob("*/[a-z]*.py"))
-    return {path.stem: path for path in found if (path.parent.name == TABULAR) == tabular}
+    return {path.stem: path for path in found if _kind(path) == kind}
+
+
+def _kind(path: Path) -> str:
+    return path.parent.name if path.parent.name in (TABULAR, DUELING) else "tensors"
 
 
 def names() -> list[str]:
     """All algorithms that learn from tensors, by name."""
-    return sorted(_files(False))
+    return sorted(_files("tensors"))
 
 
 def tabular_names() -> list[str]:
     """All algorithms that learn finite MDPs from counts, by name."""
-    return sorted(_files(True))
+    return sorted(_files(TABULAR))
+
+
+def dueling_names() -> list[str]:
+    """All algorithms that learn finite MDPs from preferences between two policies, by name."""
+    return sorted(_files(DUELING))
 
 
 def find(name: str) -> Algorithm:
@@ -83,9 +110,12 @@ def find(name: str) -> Algorithm:
     Raises:
         InputError: there is none.
     """
-    if name in _files(True):
-        raise InputError(f"{name} learns finite MDPs from counts, expected it in: pbrl regret STUDY --agents {name}")
-    path = _path(name, tabular=False)
+    for kind, what in ((TABULAR, "counts"), (DUELING, "preferences between two policies")):
+        if name in _files(kind):
+            raise InputError(
+                f"{name} learns finite MDPs from {what}, expected it in: pbrl regret STUDY --agents {name}"
+            )
+    path = _path(name, "tensors")
     make, config, doc = _load(path)
     return Algorithm(name, path.parent.name, make, config, doc)
 
@@ -96,17 +126,26 @@ def find_tabular(name: str) -> TabularAlgorithm:
     Raises:
         InputError: there is none.
     """
-    if name in _files(False):
+    if name in _files("tensors"):
         raise InputError(f"{name} learns from tensors, expected it in: pbrl train {name}")
-    return TabularAlgorithm(name, *_load(_path(name, tabular=True)))
+    return TabularAlgorithm(name, *_load(_path(name, TABULAR)))
 
 
-def _path(name: str, tabular: bool) -> Path:
-    files = _files(tabular)
+def find_dueling(name: str) -> DuelingAlgorithm:
+    """The algorithm of that name that learns from preferences between two policies.
+
+    Raises:
+        InputError: there is none.
+    """
+    return DuelingAlgorithm(name, *_load(_path(name, DUELING)))
+
+
+def _path(name: str, kind: str) -> Path:
+    files = _files(kind)
     if name not in files:
         near = difflib.get_close_matches(name, files, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        what = "tabular agent" if tabular else "agent"
+        what = "agent" if kind == "tensors" else f"{kind} agent"
         raise InputError(f"unknown {what} {name!r}{hint}, expected one of {', '.join(sorted(files))}")
     return files[name]
 

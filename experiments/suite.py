@@ -32,10 +32,12 @@ def run(
     jobs: int,
     figures: Path | None,
     watch: Callable[[Result], object] = bool,
+    file: Path | None = None,
 ) -> list[Result]:
     """The checks' results in their order, after Holm's correction; ``watch`` hears of each as it ends.
 
-    A check whose own size is above ``size`` (it was named) runs at its own.
+    A check whose own size is above ``size`` (it was named) runs at its own. ``file`` holds checks of somebody's own,
+    for processes that have not read it.
     """
     trials = [Trial(max(size, check.size, key=SIZES.index), seed) for check in chosen]
     found: dict[str, Result] = {}
@@ -47,7 +49,7 @@ def run(
         # Long checks first, so that none is left over at the end. Spawned: torch's threads do not survive a fork.
         order = sorted(zip(chosen, trials), key=lambda pair: -SIZES.index(pair[0].size))
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(chosen)), context, _single_threaded) as pool:
+        with ProcessPoolExecutor(min(jobs, len(chosen)), context, _prepare, (file,)) as pool:
             waiting = [pool.submit(_execute, check.id, trial, figures) for check, trial in order]
             for done in as_completed(waiting):
                 result = done.result()
@@ -56,11 +58,13 @@ def run(
     return correct([found[check.id] for check in chosen])
 
 
-def _single_threaded() -> None:
+def _prepare(file: Path | None) -> None:
     """Processes share the cores among themselves; threads of their own would only wait for each other."""
     import torch
 
     torch.set_num_threads(1)
+    if file is not None:
+        checks.take(file)
 
 
 def _execute(id: str, trial: Trial, figures: Path | None) -> Result:

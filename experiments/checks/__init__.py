@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -32,13 +34,46 @@ def every() -> dict[str, Check]:
     return found
 
 
+_OUTSIDE: dict[str, Check] = {}
+
+
+def take(path: Path) -> list[Check]:
+    """The checks of somebody's own file, found from now on by ``find`` too; the file is run.
+
+    Raises:
+        InputError: no such Python file, an error in it, no check in it, or an id that another check has.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise InputError(f"{path}: there is no such file, expected a Python file with a Check in it")
+    name = f"own_checks_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__} while it was run: {error}") from error
+    ours = set(map(id, every().values()))
+    found = (value for value in vars(module).values() if isinstance(value, Check) and id(value) not in ours)
+    own = list({check.id: check for check in found}.values())
+    if not own:
+        raise InputError(f"{path} has no Check in it, expected at least one at its top level")
+    for check in own:
+        if check.id.lower() in {known.lower() for known in every()}:
+            raise InputError(f"{path}: the id {check.id} is that of a check of the library, expected another")
+        _OUTSIDE[check.id] = check
+    return own
+
+
 def find(id: str) -> Check:
     """The check of that id, in any case.
 
     Raises:
         InputError: there is none.
     """
-    known = {name.lower(): check for name, check in every().items()}
+    known = {name.lower(): check for name, check in (_OUTSIDE | every()).items()}
     if id.lower() not in known:
         near = difflib.get_close_matches(id.lower(), known, 3, 0.5)
         hint = f" (did you mean {', '.join(known[name].id for name in near)}?)" if near else ""

@@ -40,6 +40,8 @@ class CheckOptions:
     """Tell the checks and run none."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the results (or the list) as JSON."""
+    file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """A Python file with checks of your own; they run alone, or beside the checks that are named."""
     seed: int = 0
     """Everything random in the checks follows from it."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -59,7 +61,11 @@ def check(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "explain":
         return _explain(arguments[1:])
     options = read(CheckOptions, arguments, "pbrl check", ABOUT)
-    chosen = checks.choose(options.ids, "full" if options.list and not options.ids else options.size, options.paper)
+    own = checks.take(options.file) if options.file is not None else []
+    chosen = [check for check in own if check.id not in options.ids]
+    if options.ids or not own:
+        size = "full" if options.list and not options.ids else options.size
+        chosen += checks.choose(options.ids, size, options.paper)
     out = Console(width=None if sys.stdout.isatty() else 160)
     if options.list:
         _print_list(chosen, out)
@@ -73,7 +79,8 @@ def check(arguments: Sequence[str]) -> int:
     def watch(result: Result) -> None:
         screen.print(f"[{COLOUR[result.verdict]}]{result.verdict:<12}[/] {result.check} ({result.seconds:.1f} s)")
 
-    results = suite.run(chosen, options.size, options.seed, options.jobs or suite.cores(), folder / "figures", watch)
+    jobs = options.jobs or suite.cores()
+    results = suite.run(chosen, options.size, options.seed, jobs, folder / "figures", watch, options.file)
     if options.json is not None:
         suite.write_json([result.row() for result in results], options.json)
     made = suite.write(results, folder)

@@ -62,13 +62,22 @@ class RegretOptions:
     """Of the baseline, the policy proportional to exp(sharpness Q*)."""
     share: float = 0.9
     """The threshold, as a share of the baseline's value."""
+    epsilon: float = 0.5
+    """Learners from preferences ask where random rewards are expected to disagree by more, in units of the return."""
     instance: int = 2
     """Seed of the instance."""
     out: Path = Path("runs")
     """Folder of all runs: regret.csv and regret.png go to regret/<time>-STUDY in it."""
 
     def __post_init__(self) -> None:
-        for name, low in (("seeds", 1), ("episodes", 10), ("offline", 0), ("growth", 0.0), ("sharpness", 0.0)):
+        for name, low in (
+            ("seeds", 1),
+            ("episodes", 10),
+            ("offline", 0),
+            ("growth", 0.0),
+            ("sharpness", 0.0),
+            ("epsilon", 0.0),
+        ):
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {low:g}")
         if self.baseline not in ("given", "cloned", "pessimistic"):
@@ -83,7 +92,8 @@ def regret(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         shown = (f"  {name:<14}{what}" for name, (what, _) in studies.INSTANCES.items())
-        known = (f"  {name:<14}{agents.find_tabular(name).summary}" for name in agents.tabular_names())
+        known = [f"  {name:<14}{agents.find_tabular(name).summary}" for name in agents.tabular_names()]
+        known += [f"  {name:<14}{agents.find_dueling(name).summary}" for name in agents.dueling_names()]
         print(HELP.format(studies="\n".join(shown), agents="\n".join(known)), end="")
         return 0
     if arguments[0].startswith("-"):
@@ -101,7 +111,7 @@ def _run(name: str, options: RegretOptions) -> int:
         share=options.share,
         offline=options.offline,
     )
-    for agent in options.agents:
+    for agent in set(options.agents) - set(agents.dueling_names()):
         agents.find_tabular(agent)
     out, screen, seeds = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True), range(options.seeds)
     hard = hardness(study.mdp)
@@ -113,8 +123,9 @@ def _run(name: str, options: RegretOptions) -> int:
     )
     found: list[curves.Curve] = []
     for agent in options.agents:
-        for width in options.width:
+        for width in options.width if agent not in agents.dueling_names() else (1.0,):
             settings: dict[str, Any] = {"delta": options.delta, "width": width, "baseline": options.baseline}
+            settings["epsilon"] = options.epsilon
             curve = curves.run(agent, study, seeds, options.episodes, options.growth, settings)
             label = agent if width == 1.0 else f"{agent} width {width:g}"
             found.append(curves.Curve(label, curve.trace, curve.seconds))

@@ -15,11 +15,12 @@ import agents
 from pbrl import rng
 from pbrl.data.files import replacing
 from pbrl.members import sweep
+from pbrl.theory.dueling import duel
 from pbrl.theory.every_episode import ucbvi_every_episode
 from pbrl.theory.measures import share
 from pbrl.theory.regret import RegretTrace, play
 
-from .studies import Study
+from .studies import Study, dueling_spec
 
 COLUMNS = ("learner", "seed", "episodes", "regret", "violating_episodes", "least_value")
 
@@ -55,8 +56,17 @@ def run(
     settings: Mapping[str, Any],
     watch: Callable[[int], object] = bool,
 ) -> Curve:
-    """One agent's curve. UCBVI that plans for every episode (``growth`` 0) is compiled."""
+    """One agent's curve. UCBVI that plans for every episode (``growth`` 0) is compiled.
+
+    Learners from preferences play two episodes a round and plan for every one.
+    """
     began = time.perf_counter()
+    if name in agents.dueling_names():
+        asking = agents.find_dueling(name)
+        known = {field.name for field in fields(asking.config)}
+        members = sweep(asking.config(**{k: v for k, v in settings.items() if k in known}), seeds)
+        played = duel(asking.make(dueling_spec(study), members), study.mdp, max(1, episodes // 2)).regret
+        return Curve(name, played, time.perf_counter() - began)
     if name == "ucbvi" and growth == 0.0 and study.mdp.reward.ndim == 3 and study.spec.offline is None:
         config = agents.find_tabular(name).config
         chosen = config(**{key: value for key, value in settings.items() if key in ("delta", "width")})

@@ -10,10 +10,12 @@ import numpy as np
 
 from pbrl.errors import InputError
 from pbrl.theory.baselines import boltzmann
+from pbrl.theory.dueling import DuelingSpec
 from pbrl.theory.episodes import generator, sample_counts
 from pbrl.theory.episodic import backward_induction, from_start, policy_value
 from pbrl.theory.instances import combination_lock, deep_sea, dirichlet_episodic, episodes_of, hard_family, river_swim
 from pbrl.theory.learner import TabularSpec
+from pbrl.theory.linear import one_hot
 from pbrl.theory.mdps import EpisodicMDP, Floats
 
 INSTANCES: dict[str, tuple[str, Callable[[int, int], EpisodicMDP]]] = {
@@ -93,6 +95,19 @@ def make(
     seen = recorded(mdp, policy, offline, seed) if offline else None
     spec = TabularSpec.of(mdp, policy, share * baseline, seen)
     return Study(mdp, spec, optimum, baseline, share * baseline)
+
+
+def dueling_spec(study: Study, others: int = 15) -> DuelingSpec:
+    """What learners from preferences may know: that the truth is one of ``others`` + 1 transitions and rewards.
+
+    The other transitions are Dirichlet, the other rewards the true ones in another order; features are one-hot.
+    """
+    mdp = study.mdp
+    draw = generator(0, "class of models")
+    drawn = draw.dirichlet(np.full(mdp.shape[1], 0.3), size=(others, *mdp.shape))
+    models = np.concatenate([mdp.transition[None], drawn / drawn.sum(-1, keepdims=True)])
+    rewards = np.stack([mdp.reward, *(draw.permuted(mdp.reward.ravel()).reshape(mdp.shape) for _ in range(others))])
+    return DuelingSpec(one_hot(*mdp.shape[1:]), mdp.shape[0], 1.0, models, rewards, mdp.first)
 
 
 def recorded(mdp: EpisodicMDP, policy: Floats, episodes: int, seed: int) -> Floats:

@@ -34,6 +34,7 @@ def agents_table() -> Table:
     """The algorithms in ``agents/``, by existing."""
     found = [(one.family, name, one.summary) for name in agents.names() for one in [agents.find(name)]]
     found += [(agents.TABULAR, name, agents.find_tabular(name).summary) for name in agents.tabular_names()]
+    found += [(agents.DUELING, name, agents.find_dueling(name).summary) for name in agents.dueling_names()]
     return Table(
         header=("name", "family", "what it is"),
         rows=tuple((name, words(family), summary) for family, name, summary in sorted(found)),
