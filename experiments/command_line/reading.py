@@ -95,7 +95,12 @@ def _complaint(text: str) -> str:
         if said and not words.strip("─-"):
             break
         said += [words] if words.strip("─-") else []
-    complaint = " ".join(said).removesuffix("(required)").strip(" .").replace(". Expected", ", expected")
+    complaint = (
+        re.sub(r"^Error parsing \w+: ", "", " ".join(said))
+        .removesuffix("(required)")
+        .strip(" .")
+        .replace(". Expected", ", expected")
+    )
     return re.sub(r"expected one of \(.*?\)", _choices, complaint)
 
 

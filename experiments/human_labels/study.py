@@ -70,11 +70,11 @@ def human_labels(options: HumanOptions) -> None:
         KeyboardInterrupt: Ctrl-C, with a word on what is kept.
     """
     console = Console(width=None if sys.stdout.isatty() else 160)
+    answers = {task: read(options, task) for task in options.tasks}
     probe = options.out / ".writable"
     with replacing(probe) as temporary:
         temporary.touch()
     probe.unlink()
-    answers = {task: read(options, task) for task in options.tasks}
     present = [name for name in options.agents or AGENTS if name in agents.names()]
     if absent := [name for name in options.agents or AGENTS if name not in present]:
         console.print(f"not built yet, hence left out: {', '.join(absent)}", highlight=False)
