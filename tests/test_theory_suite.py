@@ -27,6 +27,13 @@ def test_a_small_check_holds_and_its_control_fails(id: str, tmp_path: Path) -> N
         assert result.caption
 
 
+def test_the_suite_is_of_many_papers() -> None:
+    found = checks.every().values()
+    assert len(found) >= 60
+    assert len({check.paper for check in found}) >= 15
+    assert sum(check.figure is not None for check in found) >= 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("id", [check.id for check in checks.every().values() if check.size == "standard"])
 def test_a_larger_check_holds_and_its_control_fails(id: str) -> None:

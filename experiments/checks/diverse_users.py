@@ -113,7 +113,7 @@ X2 = Check(
 def _descended(trial: Trial, poorest: bool) -> Measured:
     """What the worst-off user lacks under the average of policies that improve the worst-off (or the mean) value."""
     logits, total = np.zeros(3), np.zeros(3)
-    rounds = trial.pick(2000, 20_000, 100_000)
+    rounds = trial.pick(2000, 8000, 100_000)
     for t in range(rounds):
         policy = np.exp(logits - logsumexp(logits))
         total += policy
@@ -175,7 +175,7 @@ def assigned(feature: Floats, label: Floats, seed: int, rounds: int = 40) -> tup
 def _clusters(trial: Trial, count: int) -> Measured:
     """Share of people put with their kind, the best of three starts by likelihood."""
     right = []
-    for seed in range(trial.pick(5, 20, 100)):
+    for seed in range(trial.pick(5, 10, 100)):
         feature, label, kind = answers(1000 * trial.seed + seed, count)
         found, _ = max((assigned(feature, label, start) for start in range(3)), key=lambda result: result[1][-1])
         same = float((found == kind).mean())
