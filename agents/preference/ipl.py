@@ -221,7 +221,7 @@ class IPL(nn.Module):
         value = self.v(obs).squeeze(-1)
         advantage = best - value
         loss_v = steps.mean(losses.expectile(advantage, self.expectile[:, None]))
-        weight = torch.exp(self.temperature[:, None] * advantage.detach()).minimum(self.max_weight[:, None])
+        weight = losses.advantage_weight(advantage.detach(), self.temperature[:, None], self.max_weight[:, None])
         loss_pi = -steps.mean(weight * self.policy(obs, key).log_prob(steps.act))
         metrics = {
             "loss": fit.mean(1),
