@@ -18,6 +18,7 @@ from pbrl.errors import InputError
 from pbrl.theory.check import Check, Result, Size
 
 from .. import checks, suite
+from ..reports.theory import CHECKS, write_checks
 from .reading import read
 
 ABOUT = """Runs claims of papers as checks, each with a control that must fail; exit code 1 if any check fails.
@@ -84,6 +85,8 @@ def check(arguments: Sequence[str]) -> int:
     if options.json is not None:
         suite.write_json([result.row() for result in results], options.json)
     made = suite.write(results, folder)
+    command = " ".join(["pbrl check", *arguments])
+    write_checks(results, chosen, options.seed, command, folder / CHECKS)
     out.print(_table(results))
     for result in results:
         if result.verdict != "PASS" and result.note:

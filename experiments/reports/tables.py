@@ -3,7 +3,8 @@
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
 from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search) or of ``pbrl bench
-human-labels`` (``python -m experiments.reports.tables runs/demo``) it takes those results over first.
+human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it takes those results over
+first. From the last it also makes ``docs/theory.md``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .preference_rows import read_study
 from .rows import read_labels, read_results
 from .score_tables import accuracy_table, score_table, words
 from .study_parts import SEARCH, STUDY_FILES, human_part, preferences_part
+from .theory import CHECKS, checks_part, take_checks, theory_page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -60,6 +62,7 @@ def generated() -> dict[str, str]:
         "agents": markdown_table(agents_table()),
     }
     made = {"preferences": ("preferences.csv", preferences_part), "human_labels": ("human_labels.csv", human_part)}
+    made["checks"] = (CHECKS, checks_part)
     return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
 
 
@@ -83,6 +86,9 @@ def take_over(folder: Path) -> None:
     Raises:
         InputError: the folder is of neither.
     """
+    if (folder / CHECKS).is_file():
+        take_checks(folder, RESULTS)
+        return
     if (folder / "preferences.csv").is_file():
         read_study(folder)
         files = {name: kept for name, kept in STUDY_FILES.items() if (folder / name).is_file()}
@@ -104,6 +110,11 @@ def main() -> None:
     """Write the README's generated parts."""
     if len(sys.argv) > 1:
         take_over(Path(sys.argv[1]))
+    if (RESULTS / CHECKS).is_file():
+        page = ROOT / "docs" / "theory.md"
+        page.parent.mkdir(exist_ok=True)
+        with replacing(page) as temporary:
+            temporary.write_text(theory_page(RESULTS, page.parent), encoding="utf-8")
     path = ROOT / "README.md"
     with replacing(path) as temporary:
         temporary.write_text(fill(path.read_text(encoding="utf-8"), generated()), encoding="utf-8")
