@@ -47,7 +47,7 @@ SMALL: Mapping[str, Any] = {
     "replay_batch_size": 6,
     "perturbations": 3,
     "ood_decay": 0.2,
-    "fit_updates": 3,
+    "fitting_updates": 3,
     "select_every": 1,
     "model_steps": 3,
     "models": 3,

@@ -12,13 +12,18 @@ from experiments import cli
 from pbrl.run import Run
 
 from .cli_cases import point_mass
-from .test_cli_online import TINY, state, train
+from .test_cli_online import TINY, check, state, train
 from .test_resume import only_run
 
 REPLAY = ["--updates-per-step", "0.1"]
+UNI_O4 = [
+    *("--v-hidden", "8", "--q-hidden", "8", "--model-hidden", "8", "--models", "2", "--elites", "2"),
+    *("--fitting-updates", "8", "--select-every", "3", "--model-steps", "4", "--steps", "10", "--epochs", "1"),
+]
 AGENTS = {
     "fam_o2o": (TINY, REPLAY),
     "ro2o": ([*TINY, "--critics", "2", "--perturbations", "2"], [*REPLAY, "--replay", "empty"]),
+    "uni_o4": ([*TINY, *UNI_O4], []),
 }
 """Settings of each, on data and what it takes beside them in the simulator."""
 UPDATES, ENV_STEPS = 20, 200
@@ -60,3 +65,10 @@ def test_the_same_object_goes_online_and_is_resumed_to_the_bit(
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert (stopped / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_who_begins_with_data_and_keeps_no_replay_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["uni_o4", "--env-steps", "100", *TINY, *UNI_O4]
+    check(capsys, tmp_path, [*words, "--env", "PointMass-v0"], "uni_o4 begins with data", "expected --dataset")
+    data = ["--dataset", str(point_mass(tmp_path)), "--updates", "20"]
+    check(capsys, tmp_path, [*words, *data, "--replay", "empty"], "--replay has no effect", "uni_o4 keeps no replay")

@@ -1,0 +1,427 @@
+"""Uni-O4: on-policy learning from data to the simulator (Lei et al., ICLR 2024).
+
+1. Side by side on data (``fitting_updates``): critics by ``iql``'s equations 5 and 6, an ensemble of dynamics models,
+   and n clones of the data's policy that are to disagree,
+       L = -sum_i E[ log pi_i(a|s) + alpha (log pi_i(a|s) - max_{j != i} log pi_j(a|s)) ]
+2. Each clone is improved offline by PPO's clipped loss at states of the data, with actions drawn by its last accepted
+   policy and A = Q - V standardised, weighed by omega where positive and by 1 - omega where negative. Every
+   ``select_every`` updates it is played in the models, and accepted where its mean Q there (``pbrl.dynamics.am_q``) is
+   the best so far.
+3. Online, PPO goes on with the accepted policy whose AM-Q is highest, its mean and deviation being what they were, with
+   V, and with the data's normalisation.
+
+Policies are normals with mean tanh(net) and a log-deviation in [-5, 0] that depends on the state, unclipped.
+
+Deviations:
+- V and Q are IQL's pair, one of the authors' choices; the others are Monte-Carlo and SARSA.
+- The gradient of the disagreement reaches the other policies. The authors stop it there, which leaves a factor
+  1 + alpha on cloning and nothing else.
+- The policy that goes online is chosen by AM-Q alone; the authors' scripts look at scores in the simulator. Nothing of
+  it changes at the hand-over; their network squashes the log-deviation twice online and once offline.
+- What is fitted is fitted for the same number of updates; models have no early stopping, and the best by their errors
+  on batches that they are about to learn from play. Each start is played in one of them.
+- Learning rate and clip range of stage 2 fall linearly. Rewards are scaled by one constant in all stages, so that V
+  goes over. The value's loss online is not clipped. Time limits bootstrap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pbrl import losses, rng
+from pbrl.agent import Count, Metrics
+from pbrl.compiler import compiled
+from pbrl.data.rollout import Rollout
+from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.dynamics import StackedDynamics, am_q
+from pbrl.errors import InputError
+from pbrl.heads import Gaussian
+from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.nets import Normalizer, StackedMLP, freeze
+from pbrl.optim import Adam, minimise, track
+from pbrl.spec import Spec
+
+
+@dataclass(frozen=True)
+class UniO4Config:
+    """Settings of Uni-O4; the defaults are the authors' for locomotion, where they are known."""
+
+    lr: float = 1e-4
+    """Learning rate of Adam on data, for all networks but the models."""
+    gamma: float = 0.99
+    """Discount per step."""
+    reward_scale: float = 0.1
+    """Factor on rewards, of data and simulator."""
+    expectile: float = 0.7
+    """tau of V: 0.5 learns the behaviour's value, towards 1 the best action's."""
+    target_rate: float = 0.005
+    """Share of the critics that the target critics take on per update."""
+    normalize_obs: bool = True
+    """Subtract the data's mean from observations and divide by their deviation."""
+    model_lr: float = 1e-3
+    """Learning rate of the models."""
+    disagreement: float = 0.1
+    """alpha: how much the clones' difference counts; below 1 / (policies - 2)."""
+    clip: float = 0.25
+    """How far a ratio may move offline before it stops to count."""
+    optimism: float = 0.7
+    """omega: weight of positive advantages offline; negative ones have the rest."""
+    max_grad: float = 0.5
+    """Bound on the norm of a policy's gradient, offline (of all clones) and online."""
+    online_lr: float = 3e-5
+    """Learning rate of the policy online."""
+    online_critic_lr: float = 2e-4
+    """Learning rate of V online."""
+    online_clip: float = 0.05
+    """How far a ratio may move online before it stops to count."""
+    gae_decay: float = 0.95
+    """lambda of the advantages online."""
+    entropy_weight: float = 0.01
+    """What a nat of entropy is worth online."""
+    fitting_updates: int = shared(2_000_000, schedule="stage")
+    """Updates of the first stage, in which critics, models and clones are fitted."""
+    improve_updates: int = shared(10_000, schedule="run")
+    """Updates of the second stage over which its learning rate and clip range fall to 0; 0 keeps both constant."""
+    select_every: int = shared(100)
+    """Updates of the second stage between comparisons by AM-Q."""
+    model_steps: int = shared(1000)
+    """Steps for which policies are played in the models."""
+    policies: int = shared(4)
+    """n: clones."""
+    critics: int = shared(2)
+    """Q-functions, of which the smallest counts."""
+    models: int = shared(7)
+    """Dynamics models."""
+    elites: int = shared(5)
+    """Models in which policies are played: those of the smallest error."""
+    hidden: tuple[int, ...] = shared((256, 256, 256))
+    """Widths of the policies' hidden layers."""
+    v_hidden: tuple[int, ...] = shared((512, 512, 512))
+    """Widths of V's."""
+    q_hidden: tuple[int, ...] = shared((1024, 1024))
+    """Widths of Q's."""
+    model_hidden: tuple[int, ...] = shared((200, 200, 200, 200))
+    """Widths of the models'."""
+    batch_size: int = shared(512)
+    """Transitions per update on data, and starts of AM-Q."""
+    steps: int = shared(2048)
+    """Steps that each copy of the environment is played between updates online."""
+    environments: int = shared(1)
+    """Copies of the environment per member."""
+    epochs: int = shared(10)
+    """Passes over a rollout."""
+    minibatch_size: int = shared(128)
+    """Steps per minibatch of a rollout."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "model_lr", "online_lr", "online_critic_lr", "reward_scale", "clip", "online_clip"):
+            check_range(self, name, 0.0, open_low=True)
+        for name in ("gamma", "expectile", "target_rate", "optimism", "gae_decay"):
+            check_range(self, name, 0.0, 1.0)
+        check_range(self, "max_grad", 0.0, open_low=True)
+        check_range(self, "entropy_weight", 0.0)
+        check_range(self, "policies", 2)
+        check_range(self, "disagreement", 0.0)
+        if self.disagreement * (self.policies - 2) >= 1.0:  # the loss would have no lower bound
+            found = f"disagreement is {self.disagreement:g} with {self.policies} policies"
+            raise InputError(f"{found}, expected less than {1.0 / (self.policies - 2):g}")
+        for name in ("fitting_updates", "select_every", "model_steps", "critics", "models", "batch_size"):
+            check_range(self, name, 1)
+        for name in ("steps", "environments", "epochs", "minibatch_size"):
+            check_range(self, name, 1)
+        check_range(self, "improve_updates", 0)
+        check_range(self, "elites", 1, min(self.models, self.batch_size))
+        for name in ("hidden", "v_hidden", "q_hidden", "model_hidden"):
+            check_sizes(self, name)
+
+
+class UniO4(nn.Module):
+    """Stacked Uni-O4.
+
+    Attributes:
+        policy: what acts: [P] the best policy so far, then the one that learns online.
+        clones: [P, n] policies that are being fitted or improved.
+        accepted: [P, n] the last of each that were accepted.
+        best: [P, n] their AM-Q.
+    """
+
+    keys: Tensor
+    gamma: Tensor
+    reward_scale: Tensor
+    expectile: Tensor
+    target_rate: Tensor
+    disagreement: Tensor
+    clip: Tensor
+    optimism: Tensor
+    online_clip: Tensor
+    gae_decay: Tensor
+    entropy_weight: Tensor
+    starts: Tensor
+
+    def __init__(self, spec: Spec, members: Members[UniO4Config]) -> None:
+        super().__init__()
+        self.config = config = members.shared
+        self.count, self.online = Count(), Count()  # the second is 1 once it plays
+        self.register_buffer("keys", members.keys)
+        swept = ("gamma", "reward_scale", "expectile", "target_rate", "disagreement", "clip", "optimism")
+        for name in (*swept, "online_clip", "gae_decay", "entropy_weight"):
+            self.register_buffer(name, members.column(name))
+        self.normalizer = Normalizer(spec, members.column("normalize_obs"))
+
+        def net(word: str, *sizes: int, ensemble: int | None = None) -> StackedMLP:
+            return StackedMLP(rng.fold(members.keys, word), sizes, ensemble=ensemble, dtype=members.dtype)
+
+        obs_size, act_size, n = spec.obs_size, spec.act_size, config.policies
+        pair = obs_size + act_size
+        self.q = net("q", pair, *config.q_hidden, 1, ensemble=config.critics)
+        self.target = freeze(net("q", pair, *config.q_hidden, 1, ensemble=config.critics))
+        self.v = net("v", obs_size, *config.v_hidden, 1)
+        self.clones = net("policies", obs_size, *config.hidden, 2 * act_size, ensemble=n)
+        self.accepted = freeze(net("policies", obs_size, *config.hidden, 2 * act_size, ensemble=n))
+        self.policy = net("policy", obs_size, *config.hidden, 2 * act_size)
+        self.models = StackedDynamics(
+            rng.fold(members.keys, "models"),
+            obs_size,
+            act_size,
+            models=config.models,
+            hidden=config.model_hidden,
+            dtype=members.dtype,
+        )
+        like = members.column("gamma")
+        self.best = nn.Parameter(like.new_zeros(len(members), n), requires_grad=False)
+        self.register_buffer("starts", like.new_zeros(len(members), config.batch_size, obs_size))
+        lr, bound = members.column("lr"), members.column("max_grad")
+        self.fit_adam = Adam([*self.q.parameters(), *self.v.parameters(), *self.clones.parameters()], lr)
+        self.model_adam = Adam(self.models.net.parameters(), members.column("model_lr"))
+        self.improve_adam = Adam(self.clones.parameters(), lr, clip=bound)
+        self.online_adam = Adam(self.policy.parameters(), members.column("online_lr"), clip=bound)
+        self.online_v_adam = Adam(self.v.parameters(), members.column("online_critic_lr"))
+        self._take(torch.zeros(len(members), dtype=torch.int64, device=members.device))
+        self._fit_objective = compiled(self._fit_losses, members.compile)
+        self._improve_objective = compiled(self._improve_loss, members.compile)
+        self._online_objective = compiled(self._online_losses, members.compile)
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been made, on data and online."""
+        return self.count.value
+
+    @property
+    def environments(self) -> int:
+        """Copies of the environment per member."""
+        return self.config.environments
+
+    def wants(self) -> Wants:
+        """Transitions, and once it is online rollouts."""
+        return self.online_wants() if self.online.value else {"transitions": self.config.batch_size}
+
+    def online_wants(self) -> Wants:
+        """A rollout."""
+        return {"rollout": self.config.steps}
+
+    def go_online(self) -> None:
+        """From now on PPO learns with the policy that acts."""
+        self.online.value = 1
+
+    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
+        """obs [P, B, O] -> [P, B, A]."""
+        with torch.no_grad():
+            head = gaussian(self.policy(self.normalizer(obs)))
+            return head.mode() if key is None else head.sample(key)
+
+    def draw(self, obs: Tensor, key: Tensor) -> Tensor:
+        """obs [P, N, O] -> actions [P, N, A], not yet clipped."""
+        with torch.no_grad():
+            return _unclipped(gaussian(self.policy(self.normalizer(obs))), key)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of the present stage; online, several passes over a rollout."""
+        if self.online.value:
+            metrics = self._play(batch["rollout"])
+        elif self.updates < self.config.fitting_updates:
+            metrics = self._fit(batch["transitions"])
+        else:
+            metrics = self._improve(batch["transitions"])
+        self.count.value += 1
+        return metrics
+
+    # Stage 1.
+
+    def _fit(self, batch: Transitions) -> dict[str, Tensor]:
+        loss, loss_models, metrics = self._fit_objective(batch)
+        self.models.see(loss_models)
+        minimise(loss + loss_models.sum(1), {self.fit_adam: 1.0, self.model_adam: 1.0})
+        track(self.target, self.q, self.target_rate)
+        _copy(self.clones, self.accepted)
+        chosen = torch.zeros(len(self.keys), dtype=torch.int64, device=self.keys.device)
+        if self.updates + 1 == self.config.fitting_updates:
+            self.starts.copy_(self.normalizer(batch.obs))
+            self.best.copy_(_finite(self.am_q(self.accepted)))
+            chosen = self.best.argmax(1)
+        self._take(chosen)
+        return metrics
+
+    def _fit_losses(self, batch: Transitions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """L_V + L_Q + L of the clones [P], the models' losses [P, E], and metrics."""
+        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        pair = torch.cat([obs, batch.act], dim=-1)
+        with torch.no_grad():
+            best = self.target(pair).squeeze(-1).amin(1)  # [P, B]
+            future = self.v(next_obs).squeeze(-1)
+        value = self.v(obs).squeeze(-1)
+        loss_v = losses.expectile(best - value, self.expectile[:, None]).mean(-1)
+        rew = self.reward_scale[:, None] * batch.rew
+        goal = rew + self.gamma[:, None] * (1.0 - batch.term) * future
+        loss_q = (goal.unsqueeze(1) - self.q(pair).squeeze(-1)).square().mean(-1).sum(1)
+        log_prob = gaussian(self.clones(obs)).log_prob(batch.act.unsqueeze(1))  # [P, n, B]
+        loss_clones = disagreeing(log_prob, self.disagreement)
+        loss_models = self.models.losses(obs, batch.act, next_obs)
+        metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_clones, "loss_model": loss_models.mean(1)}
+        metrics = {name: metric.detach() for name, metric in metrics.items()}
+        return loss_v + loss_q + loss_clones, loss_models, metrics
+
+    # Stage 2.
+
+    def _improve(self, batch: Transitions) -> dict[str, Tensor]:
+        made, whole = self.updates - self.config.fitting_updates, self.config.improve_updates
+        left = max(0.0, 1.0 - made / whole) if whole else 1.0
+        key = rng.fold(self.keys, "improve", self.updates)
+        loss, metrics = self._improve_objective(self.normalizer(batch.obs), key, self.clip * left)
+        minimise(loss, {self.improve_adam: left})
+        if (made + 1) % self.config.select_every == 0:
+            self._select(self.am_q(self.clones))
+        return {**metrics, "am_q": self.best.amax(1)}
+
+    def _improve_loss(self, obs: Tensor, key: Tensor, clip: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The clipped loss summed over the clones, [P], and metrics; obs [P, B, O] is normalised."""
+        with torch.no_grad():
+            old = gaussian(self.accepted(obs))
+            act = _unclipped(old, key)  # [P, n, B, A]
+            before = old.log_prob(act)
+            advantage = self._q_of(obs.repeat(1, act.shape[1], 1), act.flatten(1, 2)).unflatten(1, act.shape[1:3])
+            advantage = advantage - self.v(obs).squeeze(-1).unsqueeze(1)  # [P, n, B]
+            advantage = _standardised(advantage)
+            omega = self.optimism[:, None, None]
+            advantage = torch.where(advantage > 0, omega, 1.0 - omega) * advantage
+        ratio = (gaussian(self.clones(obs)).log_prob(act) - before).exp()
+        each = losses.ppo_clip(ratio, advantage, clip[:, None, None]).mean(-1)  # [P, n]
+        return each.sum(1), {"loss_pi": each.detach().mean(1), "moved": (ratio.detach() - 1.0).abs().mean((1, 2))}
+
+    def am_q(self, policies: StackedMLP) -> Tensor:
+        """[P, n] AM-Q of policies, greedy, from the same starts and with the same noise every time."""
+        count = self.config.elites
+        each = self.starts.shape[1] // count
+        starts = self.starts[:, : count * each].unflatten(1, (count, each))
+        return am_q(
+            self._q_of,
+            lambda obs: gaussian(policies(obs)).mode(),
+            self.models.elites(count),
+            starts,
+            rng.fold(self.keys, "models' noise"),
+            policies=self.config.policies,
+            steps=self.config.model_steps,
+        )
+
+    def _q_of(self, obs: Tensor, act: Tensor) -> Tensor:
+        """The smallest Q, [P, M], of obs [P, M, O] (normalised) and actions as the environment takes them."""
+        value: Tensor = self.q(torch.cat([obs, act.clamp(-1.0, 1.0)], dim=-1))
+        return value.squeeze(-1).amin(1)
+
+    @torch.no_grad()
+    def _select(self, value: Tensor) -> None:
+        """Accept the clones whose AM-Q [P, n] is the best so far; the best of all acts."""
+        better = value.isfinite() & (value > self.best)
+        self.best.copy_(torch.where(better, value, self.best))
+        for old, new in zip(self.accepted.parameters(), self.clones.parameters()):
+            old.copy_(torch.where(better.reshape(*better.shape, *(1,) * (old.dim() - 2)), new, old))
+        self._take(self.best.argmax(1))
+
+    @torch.no_grad()
+    def _take(self, chosen: Tensor) -> None:
+        """The accepted policies of these numbers [P] are those that act."""
+        place = torch.arange(len(chosen), device=chosen.device)
+        for own, all_ in zip(self.policy.parameters(), self.accepted.parameters()):
+            own.copy_(all_[place, chosen])
+
+    # Stage 3.
+
+    def _play(self, rollout: Rollout) -> dict[str, Tensor]:
+        rows = self._rows(rollout)
+        seen: dict[str, list[Tensor]] = {}
+        for epoch in range(self.config.epochs):
+            order = rng.permutation(rng.fold(self.keys, "order", self.updates, epoch), rows.shape[1])
+            shuffled = rows.gather(1, order.unsqueeze(-1).expand_as(rows))
+            for minibatch in shuffled.split(self.config.minibatch_size, dim=1):
+                loss, metrics = self._online_objective(minibatch)
+                minimise(loss, {self.online_adam: 1.0, self.online_v_adam: 1.0})
+                for name, value in metrics.items():
+                    seen.setdefault(name, []).append(value)
+        return {name: torch.stack(values).mean(0) for name, values in seen.items()}
+
+    @torch.no_grad()
+    def _rows(self, rollout: Rollout) -> Tensor:
+        """[P, T N, O + A + 3] obs (normalised), act, log pi of the policy that played, advantage and goal of V."""
+        obs, next_obs = self.normalizer(rollout.obs), self.normalizer(rollout.next_obs)
+        flat, act = obs.flatten(1, 2), rollout.act.flatten(1, 2)
+        shape = rollout.term.shape  # [P, T, N]
+        value, after = (self.v(x.flatten(1, 2)).reshape(*shape, 1) for x in (obs, next_obs))
+        rew = self.reward_scale[:, None, None, None] * rollout.rew.reshape(*shape, 1)
+        ended = torch.maximum(rollout.term, rollout.trunc)
+        advantage = losses.gae(rew, value, after, rollout.term, ended, self.gamma, self.gae_decay)
+        old = gaussian(self.policy(flat)).log_prob(act)
+        told = (old, _standardised(advantage.flatten(1)), (advantage + value).flatten(1))
+        return torch.cat([flat, act, *(x.unsqueeze(-1) for x in told)], dim=-1)
+
+    def _online_losses(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's loss and V's squared error, [P], of which neither reaches the other's network; and metrics."""
+        obs_size = self.starts.shape[-1]
+        obs, act, told = rows.split((obs_size, rows.shape[-1] - obs_size - 3, 3), dim=-1)
+        old, advantage, goal = told.unbind(-1)
+        head = gaussian(self.policy(obs))
+        moved = head.log_prob(act) - old
+        ratio, entropy = moved.exp(), head.entropy().mean(1)
+        loss_pi = losses.ppo_clip(ratio, advantage, self.online_clip[:, None]).mean(1)
+        loss_v = (self.v(obs).squeeze(-1) - goal).square().mean(1)
+        loss = loss_pi - self.entropy_weight * entropy + loss_v
+        kl = (ratio - 1.0 - moved).mean(1)
+        metrics = {"loss_pi": loss_pi, "loss_v": loss_v, "entropy": entropy, "kl": kl}
+        return loss, {name: metric.detach() for name, metric in metrics.items()}
+
+
+def gaussian(out: Tensor) -> Gaussian:
+    """A policy network's output [..., 2 A] as a normal: mean tanh(.), log-deviation in [-5, 0] by another tanh."""
+    mean, raw = out.chunk(2, dim=-1)
+    return Gaussian(torch.tanh(mean), -2.5 + 2.5 * torch.tanh(raw))
+
+
+def disagreeing(log_prob: Tensor, weight: Tensor) -> Tensor:
+    """The clones' loss summed over them, [P], from log pi_i(a|s) [P, n, B] and alpha [P]."""
+    n = log_prob.shape[1]
+    itself = torch.eye(n, dtype=torch.bool, device=log_prob.device).unsqueeze(-1)
+    others = log_prob.unsqueeze(1).masked_fill(itself, -torch.inf).amax(2)  # [P, n, B] the best of the others
+    return -(log_prob + weight[:, None, None] * (log_prob - others)).mean(-1).sum(1)
+
+
+def _unclipped(head: Gaussian, key: Tensor) -> Tensor:
+    """An action of a normal as it is drawn."""
+    return head.mean + head.log_std.exp() * rng.normal(key, *head.mean.shape[1:], dtype=head.mean.dtype)
+
+
+def _standardised(advantage: Tensor) -> Tensor:
+    """Less their mean, over their deviation, along the last axis."""
+    centred = advantage - advantage.mean(-1, keepdim=True)
+    return centred / (advantage.std(-1, correction=0, keepdim=True) + 1e-8)
+
+
+def _finite(value: Tensor) -> Tensor:
+    """Numbers, what is none being less than all others."""
+    return torch.where(value.isfinite(), value, torch.finfo(value.dtype).min)
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    for new, old in zip(source.parameters(), target.parameters()):
+        old.copy_(new)
