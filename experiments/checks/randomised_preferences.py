@@ -176,9 +176,9 @@ def _rule(trial: Trial, draws_of: int) -> Measured:
         inverse = np.linalg.inv(np.eye(6) + factor @ factor.T)
         root = np.linalg.cholesky(inverse)
         rewards = [2.0 * draw.standard_normal((many, 6)) @ root.T for _ in range(draws_of)]
-        seen = np.abs((rewards[0] - (rewards[1] if draws_of == 2 else 0.0)) @ gap).mean()
-        closed = 2.0 / np.sqrt(np.pi) * 2.0 * np.sqrt(gap @ inverse @ gap)
-        worst = max(worst, float(abs(seen / closed - 1.0)))
+        seen = float(np.abs((rewards[0] - (rewards[1] if draws_of == 2 else 0.0)) @ gap).mean())
+        closed = float(2.0 / np.sqrt(np.pi) * 2.0 * np.sqrt(gap @ inverse @ gap))
+        worst = max(worst, abs(seen / closed - 1.0))
     return exactly(worst)
 
 
@@ -218,7 +218,7 @@ PL7 = Check(
     paper=PAPER,
     claim="Whether PR-LSVI asks depends on the pair's length in Sigma_r^-1 alone, not on order or fitted reward.",
     setting=f"{SETTING}; random pairs after 100 rounds, in both orders, under two rewards",
-    assumptions=("none",),
+    assumptions=(),
     bound=0.0,
     bound_says="the rule is a function of that length",
     provenance="derived",

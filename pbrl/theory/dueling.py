@@ -181,7 +181,8 @@ class DuelTrace:
 
     def queries(self) -> Floats:
         """[P] how many questions were asked."""
-        return self.asked.sum(0).astype(np.float64)
+        asked: Floats = self.asked.sum(0).astype(np.float64)
+        return asked
 
     def slope(self, low: float, high: float, *, seed: int = 0) -> Measured:
         """Exponent at which the mean regret grows between two numbers of rounds, as ``RegretTrace.slope``."""
