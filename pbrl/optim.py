@@ -27,6 +27,8 @@ class Adam(nn.Module):
         weight_decay: [P] rates of decoupled weight decay, or None.
     """
 
+    lr: Tensor
+
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
@@ -49,8 +51,9 @@ class Adam(nn.Module):
         self.second = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
         # Plain lists of the same tensors: going through the modules at every step takes longer than the step.
         self._moments = (list(self.first), list(self.second))
-        # Learning rates as numbers, read once: equal ones make a single fused call. They are settings, never trained.
-        self.rates: list[float] = lr.tolist()
+        # Learning rates as numbers: equal ones make a single fused call, and reading them at every step takes time.
+        self.rates: list[float] = []
+        self.read_rates()
         self.decays: list[float] = [0.0] * len(lr) if weight_decay is None else weight_decay.tolist()
 
     def get_extra_state(self) -> Tensor:
@@ -60,6 +63,11 @@ class Adam(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restores the number of steps taken."""
         self.steps = int(state)
+        self.read_rates()
+
+    def read_rates(self) -> None:
+        """Takes the learning rates from ``lr`` again, which a population may have changed."""
+        self.rates = self.lr.tolist()
 
     def reset(self) -> None:
         """Forgets the moments and the step count, as a fresh optimiser would have them."""
