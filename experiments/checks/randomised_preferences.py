@@ -140,7 +140,7 @@ def _draw(trial: Trial, path: Path) -> str:
         axes.set(xscale="log", yscale="log", xlabel="questions", ylabel="regret of both policies")
         axes.set_title("What questions buy: PR-LSVI")
         axes.grid(color=FAINT, lw=0.6)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
     return (
@@ -202,7 +202,7 @@ def _rounds_of(trial: Trial, scale: float) -> Measured:
     duel(spread, LINEAR.tabular(), 100)
     other = PRLSVI(SPEC, sweep(PRLSVIConfig(epsilon=0.9), _seeds(trial)))
     other.load_state_dict(spread.state_dict())
-    other.theta = np.random.default_rng(trial.seed).standard_normal(other.theta.shape)  # rewards say nothing
+    other.theta = np.asarray(np.random.default_rng(trial.seed).standard_normal(other.theta.shape))  # says nothing
     other.spread = other.spread * scale
     draw, size = np.random.default_rng(trial.seed), len(spread.keys)
     changed, count = 0, 0
