@@ -51,6 +51,8 @@ class CheckOptions:
     """Folder of all runs: results.json, report.html and figures go to check/<time> in it."""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, expected at least 0")
         if self.jobs is not None and self.jobs < 1:
             raise InputError(f"jobs is {self.jobs}, expected at least 1")
         if self.json is not None and not self.json.absolute().parent.is_dir():

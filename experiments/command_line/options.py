@@ -12,7 +12,7 @@ import tyro
 
 from pbrl.errors import InputError
 
-from .online_options import OnlineOptions
+from .online_options import MOST, OnlineOptions
 from .query_options import QueryOptions
 
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
@@ -126,6 +126,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         self._at_least(1, pairs=self.label.pairs, segment_length=self.label.segment_length)
         self._at_least(0 if self.online.env_steps else 1, updates=self.run.updates)
+        if self.run.updates > MOST:
+            raise InputError(f"updates is {self.run.updates}, expected at most {MOST}")
         self._at_least(0, episodes=self.run.episodes, threads=self.machine.threads, label_seed=self.label.label_seed)
         self._at_least(1, label_users=self.label.label_users)
         self._at_least(2, list_length=self.label.list_length)

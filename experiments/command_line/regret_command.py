@@ -70,6 +70,8 @@ class RegretOptions:
     """Folder of all runs: regret.csv and regret.png go to regret/<time>-STUDY in it."""
 
     def __post_init__(self) -> None:
+        if twice := [name for name in self.agents if self.agents.count(name) > 1]:
+            raise InputError(f"agents names {twice[0]} twice, expected different ones")
         for name, low in (
             ("seeds", 1),
             ("episodes", 10),

@@ -252,6 +252,8 @@ class StudyOptions:
             for given in getattr(self, name):
                 if given not in known:
                     raise InputError(f"bench preferences: unknown {name} {given!r}, expected of {', '.join(known)}")
+                if getattr(self, name).count(given) > 1:
+                    raise InputError(f"bench preferences: {name} names {given} twice, expected different ones")
         if self.processes < 0:
             raise InputError(f"bench preferences: processes is {self.processes}, expected at least 0")
 

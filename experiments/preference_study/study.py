@@ -56,12 +56,12 @@ def preferences(options: StudyOptions) -> None:
 def study(options: StudyOptions, console: Console) -> None:
     """See ``preferences``."""
     folder, scale, began = options.folder, options.scale, time.perf_counter()
+    for task in options.chosen_tasks:
+        find_data(task, options.behaviour)
     probe = folder / ".writable"
     with replacing(probe) as temporary:
         temporary.touch()
     probe.unlink()
-    for task in options.chosen_tasks:
-        find_data(task, options.behaviour)
     names = [name for name in options.agents or AGENTS if name in agents.names()]
     if missing := [name for name in options.agents or AGENTS if name not in names]:
         console.print(f"not built yet, hence left out: {', '.join(missing)}", highlight=False)
