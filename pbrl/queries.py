@@ -31,7 +31,8 @@ def candidates(query: Query, count: int, factor: int = 10) -> int:
 
 def disagreement(p2: Tensor) -> Tensor:
     """[P, E, n] P(second preferred) by each copy of an ensemble -> [P, n] standard deviation over the copies."""
-    return p2.std(1, correction=0)
+    spread: Tensor = p2.std(1, correction=0)
+    return spread
 
 
 def entropy(p2: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def output(learner: Learner, members: int, dtype: torch.dtype) -> Tensor:
 
 
 def weights(learner: Learner, member: int) -> list[Tensor]:
-    """One member's slices of all tensors that training changes; row g P + p is member p's, of a stack of G P networks."""
+    """One member's slices of all tensors that training changes; of G P networks, row g P + p is member p's."""
     assert isinstance(learner, torch.nn.Module)
     return [p.detach()[member :: len(learner.keys)] for p in learner.parameters()]
 

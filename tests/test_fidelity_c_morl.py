@@ -21,6 +21,7 @@ from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
 from pbrl.members import sweep
+from pbrl.nets import StackedLinear
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64
@@ -221,10 +222,12 @@ def test_it_serves_the_policy_for_the_weights() -> None:
     learner = CMORL(env.spec, sweep(small(), [0, 1]))
     policies = learner.core.vectors()[:2]
     places = torch.tensor([-0.9, 0.0, 0.9])
+    last = learner.core.policy.net.layers[-1]
+    assert isinstance(last, StackedLinear)
     for place in places:  # an archive of three constant policies
         with torch.no_grad():
-            learner.core.policy.net.layers[-1].weight.zero_()
-            learner.core.policy.net.layers[-1].bias.fill_(float(place))
+            last.weight.zero_()
+            last.bias.fill_(float(place))
         point = torch.as_tensor(Bandit().values(float(place)), dtype=torch.float32).expand(2, 1, 2)
         policies = learner.core.vectors()[:2].unsqueeze(1)
         learner.archive.offer(point, policies, torch.ones(2, 1) > 0)
