@@ -31,13 +31,13 @@ def candidates(query: Query, count: int, factor: int = 10) -> int:
 
 def disagreement(p2: Tensor) -> Tensor:
     """[P, E, n] P(second preferred) by each copy of an ensemble -> [P, n] standard deviation over the copies."""
-    spread: Tensor = p2.std(1, correction=0)
-    return spread
+    return p2.std(1, correction=0)
 
 
 def entropy(p2: Tensor) -> Tensor:
     """[P, E, n] P(second preferred) by each copy -> [P, n] mean entropy in nats, at most log 2."""
-    return (torch.special.entr(p2) + torch.special.entr(1.0 - p2)).mean(1)
+    uncertain: Tensor = torch.special.entr(p2) + torch.special.entr(1.0 - p2)
+    return uncertain.mean(1)
 
 
 def largest(score: Tensor, count: int) -> Tensor:
