@@ -101,6 +101,11 @@ class Row:
     torch: str
 
 
+def one_objective() -> list[str]:
+    """The agents that learn from one reward per step, as the data of this measurement have."""
+    return [name for name in agents.names() if agents.find(name).family != "multi_objective"]
+
+
 def speed(options: SpeedOptions) -> list[Row]:
     """Measure, print a table (or JSON) and return the rows."""
     if options.threads is not None:
@@ -128,7 +133,7 @@ def _measure_all(options: SpeedOptions, console: Console) -> list[Row]:
     compiled = options.compile == "on" or (options.compile == "auto" and available())
     product_rates: dict[int, float] = {}
     rows = []
-    for name in options.agents or agents.names():
+    for name in options.agents or one_objective():
         algorithm = agents.find(name)
         config = last_stage(algorithm)
         width = max(getattr(config, "hidden", (256,)), default=256)

@@ -174,7 +174,8 @@ def test_the_fields_of_stages_are_the_boundaries(name: str) -> None:
     stages = schedule_fields(algorithm.config, "stage")
     marked = [dict.fromkeys(stages, 7), dict.fromkeys(stages, 8)]
     for values in marked:
-        learner = algorithm.make(Spec("toy", 3, 2), sweep(algorithm.config(**values), [0]))
+        objectives = 2 if algorithm.family == "multi_objective" else 1
+        learner = algorithm.make(Spec("toy", 3, 2, objectives=objectives), sweep(algorithm.config(**values), [0]))
         positive = [boundary for boundary in getattr(learner, "boundaries", ()) if boundary]
         assert positive == sorted(set(values.values()))
 
@@ -201,7 +202,12 @@ def test_any_agent_trains_with_few_updates(name: str, tmp_path: Path) -> None:
     assert all(is_shared(fields[key]) for key in small if key in fields)
     words += PAIRS if agents.find(name).family == "preference" else []
     words += ["--dataset", str(data), *SHORT]
-    if "environments" in fields:  # it plays itself
+    if agents.find(name).family == "multi_objective":
+        words = ["--env", "ParabolaBandit-v0", "--env-steps", "40", "--episodes", "0"]
+        words += ["--environments", "2", "--steps", "10", "--hidden", "8"]
+    elif name == "uni_o4":  # it begins with data, and plays itself later
+        words += ["--environments", "2", "--steps", "10", "--model-steps", "3"]
+    elif "environments" in fields:  # it plays itself
         words = ["--env", "PointMass-v0", "--env-steps", "40", "--episodes", "2"]
         words += ["--environments", "2", "--steps", "10", "--hidden", "8"]
     assert cli.main(["train", name, *words, "--out", str(tmp_path)]) == 0

@@ -214,6 +214,11 @@ class UniO4(nn.Module):
         """Copies of the environment per member."""
         return self.config.environments
 
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Policies are improved after ``fitting_updates``."""
+        return (self.config.fitting_updates,)
+
     def wants(self) -> Wants:
         """Transitions, and once it is online rollouts."""
         return self.online_wants() if self.online.value else {"transitions": self.config.batch_size}

@@ -66,6 +66,10 @@ def wants_online(learner: Learner) -> Wants:
 def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptions) -> None:
     """Raise InputError unless the agent can learn from what it is going to get: data, a simulator, or both."""
     wants, online = set(learner.wants()), options.online
+    objectives = spec_of_simulator(options.data.env).objectives if online.env_steps and options.data.env else 1
+    if objectives > 1 and options.run.episodes:
+        found = f"{options.data.env} has {objectives} rewards per step"
+        raise InputError(f"{found} and no single score, expected --episodes 0: no evaluation while {agent} learns")
     if online.env_steps and options.data.env and (wants != {"rollout"} or isinstance(learner, Compared)):
         choices = spec_of_simulator(options.data.env).actions
         if choices is not None:

@@ -39,5 +39,6 @@ def diverged(learner: torch.nn.Module, members: int) -> list[int]:
     """Members that have a weight which is not finite."""
     finite = torch.ones(members, dtype=torch.bool)
     for parameter in learner.parameters():
-        finite &= parameter.detach().flatten(1).isfinite().all(1).cpu()
+        rows = parameter.detach().flatten(1).isfinite().all(1).cpu()
+        finite &= rows.unflatten(0, (-1, members)).all(0)  # of G P networks, row g P + p is member p's
     return (~finite).nonzero().flatten().tolist()
