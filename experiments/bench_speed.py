@@ -32,6 +32,7 @@ from pbrl.data.segments import Segments
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members, sweep
+from pbrl.spec import Spec
 
 EPISODE = 1000
 BLOCK_SECONDS = 0.25
@@ -101,9 +102,16 @@ class Row:
     torch: str
 
 
-def one_objective() -> list[str]:
-    """The agents that learn from one reward per step, as the data of this measurement have."""
-    return [name for name in agents.names() if agents.find(name).family != "multi_objective"]
+def learn_from_data() -> list[str]:
+    """The agents that learn from stored data with one reward per step: the others play in a simulator of their own."""
+
+    def suits(name: str) -> bool:
+        algorithm = agents.find(name)
+        if algorithm.family == "multi_objective":
+            return False
+        return "rollout" not in algorithm.make(Spec("random", 3, 2), sweep(algorithm.config(), [0])).wants()
+
+    return [name for name in agents.names() if suits(name)]
 
 
 def speed(options: SpeedOptions) -> list[Row]:
@@ -133,7 +141,7 @@ def _measure_all(options: SpeedOptions, console: Console) -> list[Row]:
     compiled = options.compile == "on" or (options.compile == "auto" and available())
     product_rates: dict[int, float] = {}
     rows = []
-    for name in options.agents or one_objective():
+    for name in options.agents or learn_from_data():
         algorithm = agents.find(name)
         config = last_stage(algorithm)
         width = max(getattr(config, "hidden", (256,)), default=256)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import agents
-from experiments.bench_speed import SpeedOptions, flops_of_update, last_stage, one_objective, random_data, speed
+from experiments.bench_speed import SpeedOptions, flops_of_update, last_stage, learn_from_data, random_data, speed
 from experiments.cli import main
 from pbrl import products
 
@@ -17,7 +17,7 @@ SMALL = {"seconds": 0.01, "obs": 3, "act": 2, "transitions": 400, "segment_lengt
 
 def test_every_agent_has_a_row_for_each_number_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = speed(SpeedOptions(**SMALL, members=(1, 2), json=tmp_path / "rows.json"))  # type: ignore[arg-type]
-    assert [(row.agent, row.members) for row in rows] == [(name, p) for name in one_objective() for p in (1, 2)]
+    assert [(row.agent, row.members) for row in rows] == [(name, p) for name in learn_from_data() for p in (1, 2)]
     assert all(row.member_updates_per_s > 0 and row.floor_per_s > 0 and not row.compiled for row in rows)
     written = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["agent"], row["members"], row["member_updates_per_s"]) for row in written] == [

@@ -206,7 +206,7 @@ def test_any_agent_trains_with_few_updates(name: str, tmp_path: Path) -> None:
         words = ["--env", "ParabolaBandit-v0", "--env-steps", "40", "--episodes", "0"]
         words += ["--environments", "2", "--steps", "10", "--hidden", "8"]
     elif name == "uni_o4":  # it begins with data, and plays itself later
-        words += ["--environments", "2", "--steps", "10", "--model-steps", "3"]
+        words += ["--environments", "2", "--steps", "10", "--model-steps", "3", "--elites", "1"]
     elif "environments" in fields:  # it plays itself
         words = ["--env", "PointMass-v0", "--env-steps", "40", "--episodes", "2"]
         words += ["--environments", "2", "--steps", "10", "--hidden", "8"]

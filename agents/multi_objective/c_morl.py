@@ -176,6 +176,11 @@ class CMORL(nn.Module):
         return self.core.updates
 
     @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Extension begins after ``init_updates``."""
+        return (self.config.init_updates,)
+
+    @property
     def environments(self) -> int:
         """Copies per member: those of all its policies."""
         return self.config.policies * self.config.environments
