@@ -77,8 +77,9 @@ def fitted(kind: str, dimensions: int, restarts: int, seed: int) -> float:
     """Mean cross-entropy above the least possible of the best embedding found; 0 dimensions: one reward each."""
     game = tournament(kind)
     one, two = pairs(len(game))
-    label = torch.from_numpy(game)[two, one]
-    floor = float(-(xlogy(label, label) + xlogy(1 - label, 1 - label)).mean())
+    won = game[two, one]
+    label = torch.from_numpy(won)
+    floor = float(-(xlogy(won, won) + xlogy(1 - won, 1 - won)).mean())
 
     def risk(flat: Tensor) -> Tensor:
         if dimensions == 0:
