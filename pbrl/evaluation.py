@@ -42,7 +42,7 @@ class Scores:
     """What P members scored.
 
     Attributes:
-        returns: [P, episodes] undiscounted; NaN for a member that diverged.
+        returns: [P, episodes], or [P, episodes, K] where there are K > 1 objectives; NaN for a member that diverged.
         lengths: [P, episodes] steps until the end; a diverged member's count what it lived through.
         diverged: [P] bool, the member gave an action that is not a number.
     """
@@ -53,7 +53,7 @@ class Scores:
 
     @property
     def mean(self) -> Floats:
-        """[P] mean return over the episodes."""
+        """[P] mean return over the episodes, or [P, K]."""
         return np.asarray(self.returns.mean(axis=1))
 
 
@@ -91,6 +91,7 @@ def rollout(
     members: int,
     episodes: int,
     seed: int = EVALUATION_SEED,
+    gamma: float = 1.0,
     stochastic_keys: Tensor | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -102,6 +103,7 @@ def rollout(
 
     Args:
         act: an agent's method ``act``; or the whole agent, where it remembers the episode.
+        gamma: discount per step of the returns, none by default.
         stochastic_keys: [P] keys to draw actions with; None plays greedily.
         device: where the agent is.
         dtype: of the observations that the agent gets.
@@ -121,7 +123,7 @@ def rollout(
         seeds = range(seed + first, seed + first + per_member)
         key = None if stochastic_keys is None else rng.fold(stochastic_keys, "evaluation", wave)
         wanted = min(per_member, episodes - first)
-        waves.append(_wave(act, env, seeds, wanted, diverged, key, device, dtype))
+        waves.append(_wave(act, env, seeds, wanted, diverged, gamma, key, device, dtype))
     returns, lengths = (np.concatenate(parts, axis=1) for parts in zip(*waves))
     returns[diverged] = np.nan
     return Scores(returns, lengths, diverged)
@@ -133,11 +135,12 @@ def _wave(
     seeds: Sequence[int],
     wanted: int,
     diverged: Flags,
+    gamma: float,
     key: Tensor | None,
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """The first ``wanted`` of the episodes ``seeds`` [k] of every member: returns and lengths, [P, wanted] each.
+    """The first ``wanted`` of the episodes ``seeds`` [k] of every member: returns [P, wanted, ...] and lengths.
 
     Marks members in ``diverged`` [P].
     """
@@ -147,7 +150,8 @@ def _wave(
     play = _Player(act, act.empty_memory(len(seeds))) if isinstance(act, Remembering) else act
     alive = np.ones(shape, dtype=bool)
     alive[:, wanted:] = False
-    returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    objectives = () if env.spec.objectives == 1 else (env.spec.objectives,)
+    returns, lengths = np.zeros((*shape, *objectives)), np.zeros(shape, dtype=np.int64)
     for step in range(env.spec.horizon):
         alive &= ~diverged[:, None]
         if not alive.any():
@@ -163,7 +167,8 @@ def _wave(
         diverged |= (wrong & alive).any(axis=1)
         chosen = np.where(wrong[..., None], 0.0, chosen).reshape(env.copies, -1)
         obs, rew, term, trunc = env.step(chosen)
-        returns += np.where(alive, np.reshape(rew, shape), 0.0)
+        gained = np.reshape(rew, returns.shape)
+        returns += gamma**step * np.where(alive.reshape(*shape, *(1,) * len(objectives)), gained, 0.0)
         lengths += alive
         alive &= ~(term | trunc).reshape(shape)
     return returns[:, :wanted], lengths[:, :wanted]
@@ -177,6 +182,7 @@ def evaluate(
     episodes: int,
     together: int = 10,
     seed: int = EVALUATION_SEED,
+    gamma: float = 1.0,
     stochastic_keys: Tensor | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -186,6 +192,7 @@ def evaluate(
     Args:
         make_env: the number of copies -> a vector environment.
         together: k, how many episodes of each member are played at once, at most ``episodes``.
+        gamma: discount per step of the returns, none by default.
 
     Raises:
         InputError: as ``rollout``.
@@ -198,6 +205,7 @@ def evaluate(
             members=members,
             episodes=episodes,
             seed=seed,
+            gamma=gamma,
             stochastic_keys=stochastic_keys,
             device=device,
             dtype=dtype,

@@ -73,17 +73,18 @@ def asked(folder: Path) -> questions.Questions:
 
 
 def test_the_full_design() -> None:
-    found = conditions("cpl", REACHER, FULL)
+    found = conditions("cpl", FULL)
     plain = {(labels, budget, "none") for labels in ("partial_return", "regret") for budget in (50, 200, 1000, 5000)}
     faults = {(labels, 1000, kind) for labels in ("partial_return", "regret") for kind in ("beta", "mistakes")}
     assert {(one.labels, one.budget, one.noise) for one in found} == plain | faults
     assert len(found) == len(plain | faults)
-    assert {(one.budget, one.noise) for one in conditions("oppo", REACHER, FULL)} == {(200, "none"), (5000, "none")}
-    rest = TASKS["local/hopper/medium-replay-v1"]
-    assert {(one.budget, one.noise) for one in conditions("cpl", rest, FULL)} == {(200, "none"), (5000, "none")}
-    assert {one.budget for one in conditions("oppo", rest, FULL)} == {5000}
-    assert conditions("iql", REACHER, FULL) == [Condition("true_reward")]
+    assert all(
+        conditions(name, FULL) == found for name in ("sft", "cpl_bc", "cpl_kl", "p_iql", "pt_iql", "ipl", "oppo")
+    )
+    assert conditions("iql", FULL) == [Condition("true_reward")]
     assert len(FULL.seeds) >= 5
+    for task in TASKS.values():
+        assert len(stack.plan("oppo", task, FULL, search=False).members) == len(found) * len(FULL.seeds)
 
 
 def test_the_search_shares_no_seed_with_the_study() -> None:
@@ -161,7 +162,7 @@ def test_scores_are_kept_and_made_anew_for_other_segments(asked: questions.Quest
 def test_a_member_of_the_stack_is_the_member_alone(asked: questions.Questions) -> None:
     """The row of one seed and condition does not depend on the others beside it."""
     one = stack.plan("cpl", REACHER, TINY, search=False)
-    alone = dataclasses.replace(one, scale=dataclasses.replace(TINY, seeds=(1,), budgets=(10,), noisy_budget=0))
+    alone = dataclasses.replace(one, members=((0, Condition("regret", 10), 1),))
     results = [stack.train(each, asked) for each in (one, alone)]
     place = results[0]["members"].index([0, "regret", 10, "none", 1])
     mine = results[1]["members"].index([0, "regret", 10, "none", 1])
@@ -190,7 +191,7 @@ def test_a_row_per_member(folder: Path) -> None:
     expected = [
         (agent, one.labels, str(one.budget), one.noise, str(seed))
         for agent in AGENTS
-        for one in conditions(agent, REACHER, TINY)
+        for one in conditions(agent, TINY)
         for seed in (0, 1)
     ]
     assert found == expected
@@ -265,6 +266,35 @@ def test_other_settings_are_trained_anew(folder: Path) -> None:
     assert stack.finished(dataclasses.replace(one, settings=({"lr": 0.1},)), folder, rows) is None
     longer = dataclasses.replace(one, scale=dataclasses.replace(TINY, updates=9))
     assert stack.finished(longer, folder, rows) is None
+
+
+def test_members_that_come_later_are_trained_alone(asked: questions.Questions, tmp_path: Path) -> None:
+    rows = asked.dataset.fingerprint
+    few = dataclasses.replace(TINY, seeds=(0,), budgets=(10,), noisy_budget=0)
+    first, second = (
+        stack.plan("cpl", REACHER, scale, search=False) for scale in (few, dataclasses.replace(few, seeds=(0, 1)))
+    )
+    stack.work(first.name, lambda *_: None, {first.name: first}, tmp_path)
+    rest = stack.left(second, tmp_path, rows)
+    assert [member for member in second.members if member not in first.members] == list(rest.members)
+    assert stack.finished(second, tmp_path, rows) is None
+    stack.work(rest.name, lambda *_: None, {rest.name: rest}, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "stacks").iterdir()) == [
+        f"{first.name}-2.json",
+        f"{first.name}.json",
+    ]
+    result = stack.finished(second, tmp_path, rows)
+    assert result is not None
+    assert result["members"] == stack.listed(second.members)
+    assert [made["members"] for made in result["made"]] == [2] * 4
+    by_name = {tuple(member): returns for member, returns in zip(result["members"], result["returns"])}
+    parts = [json.loads(path.read_text()) for path in sorted((tmp_path / "stacks").iterdir())]
+    for part in parts:
+        assert [by_name[tuple(member)] for member in part["members"]] == part["returns"]
+    assert not stack.left(second, tmp_path, rows).members
+    again = stack.finished(first, tmp_path, rows)
+    assert again is not None
+    assert again["members"] == stack.listed(first.members)
 
 
 def test_ctrl_c_keeps_the_stacks_that_are_done(

@@ -55,9 +55,8 @@ def scores(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
 def member_rows(result: Result, command: str) -> Iterator[dict[str, object]]:
     """A row per member: scores, and what is needed to make them again."""
     score, about = scores(result), result["description"]
-    versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
     for index, _, condition, seed in members(result):
-        mine = score[index]
+        mine, made = score[index], result["made"][index]
         best = int(np.nanargmax(mine)) if np.isfinite(mine).any() else -1
         yield {
             "agent": about["agent"],
@@ -80,11 +79,11 @@ def member_rows(result: Result, command: str) -> Iterator[dict[str, object]]:
             "data": result["data"]["rows"],
             "reference_low": f"{result['reference'][0]:.4f}",
             "reference_high": f"{result['reference'][1]:.4f}",
-            "members": len(result["members"]),
-            "seconds": result["seconds"],
-            "device": result["device"],
-            "threads": result["threads"],
-            "versions": versions,
+            "members": made["members"],
+            "seconds": made["seconds"],
+            "device": made["device"],
+            "threads": made["threads"],
+            "versions": ", ".join(f"{name} {value}" for name, value in made["versions"].items()),
             "command": command,
         }
 

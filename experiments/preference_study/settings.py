@@ -28,8 +28,6 @@ UNLABELLED = {"bc": "none", "iql": "true_reward"}
 """Agents that take no labels, and what their rows are called."""
 AGENTS = ("p_iql", "pt_iql", "oppo", "ipl", "cpl_kl", "cpl_bc", "cpl", "sft", "iql", "bc")
 """The agents, the longest first, so that two cores end at about the same time."""
-COSTLY = ("oppo", "pt_iql")
-"""Agents that take several times as long as the others: they get every other budget, and no labels with faults."""
 PROBABILISTIC = ("cpl", "cpl_bc", "cpl_kl", "p_iql", "pt_iql", "ipl")
 """Agents whose model is P(second preferred) = sigmoid(judge's difference); the others judge, but name no odds."""
 SEARCH_RESULTS = Path(__file__).parents[1] / "results" / "preferences_search.csv"
@@ -46,8 +44,6 @@ class Task:
         steps: transitions asked for.
         segment_length: steps per segment.
         episodes: per evaluation.
-        thorough: whether all budgets, and labels with faults, are a part of its design, or every other budget alone
-            (of costly agents, the largest).
         folder: of a finished behaviour run, inside the folder that ``--behaviour`` names; "": none is needed.
     """
 
@@ -57,12 +53,11 @@ class Task:
     steps: int
     segment_length: int
     episodes: int
-    thorough: bool = True
     folder: str = ""
 
 
 def _locomotion(name: str, env: str, tier: str, episodes: int) -> Task:
-    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, episodes, thorough=False, folder=name)
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 20, episodes, folder=name)
 
 
 TASKS: dict[str, Task] = {
@@ -163,17 +158,13 @@ GRIDS: dict[str, list[dict[str, float]]] = {
 """The settings that are searched, at most six per agent; a member each."""
 
 
-def conditions(agent: str, task: Task, scale: Scale) -> list[Condition]:
+def conditions(agent: str, scale: Scale) -> list[Condition]:
     """What the members of a stack learn from: labels of both kinds without faults, and faults at one budget."""
     if agent in UNLABELLED:
         return [Condition(UNLABELLED[agent])]
-    costly = agent in COSTLY
-    budgets = scale.budgets if task.thorough and not costly else scale.budgets[1::2] or scale.budgets
-    budgets = budgets[-1:] if costly and not task.thorough else budgets
-    found = [Condition(labels, budget) for labels in LABELS for budget in budgets]
-    if task.thorough and scale.noisy_budget and not costly:
-        faults = NOISES[1:]
-        found += [Condition(labels, scale.noisy_budget, noise) for labels in LABELS for noise in faults]
+    found = [Condition(labels, budget) for labels in LABELS for budget in scale.budgets]
+    if scale.noisy_budget:
+        found += [Condition(labels, scale.noisy_budget, noise) for labels in LABELS for noise in NOISES[1:]]
     return found
 
 

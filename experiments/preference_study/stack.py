@@ -1,10 +1,15 @@
-"""One stack of the study: all members of an agent on a task are trained, play and judge, and leave a file behind."""
+"""One stack of the study: all members of an agent on a task are trained, play and judge, and leave a file behind.
+
+A member trains as it would alone. So members that a study has more than an earlier one are trained as a stack of their
+own, and what is known of the others stays.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +35,14 @@ from .settings import GRIDS, LABELS, PROBABILISTIC, Condition, Scale, Task, agen
 
 TOGETHER = 10  # episodes of a member that are played at once, at most
 BINS = 10  # of predicted probabilities
+WHO = ("seeds", "budgets", "noisy_budget")  # parts of the scale that say which members there are, not how they train
+OWN = ("returns", "label_errors", "accuracy", "gaps", "odds")  # what a result tells of every member
+MADE = ("seconds", "versions", "commit", "device", "threads")  # what it tells of how they came about
 VERSIONS = ("pbrl", "python", "torch", "numpy", "gymnasium", "mujoco")
 
 Floats = NDArray[np.float64]
+Member = tuple[int, Condition, int]
+"""Place of the settings, condition and seed."""
 
 
 @dataclass(frozen=True)
@@ -44,27 +54,19 @@ class Plan:
         task: the data set.
         scale: how much is computed.
         settings: of the agent, beside the study's own; several are tried side by side (in a search).
+        members: who is trained.
     """
 
     agent: str
     task: Task
     scale: Scale
     settings: tuple[Mapping[str, Any], ...]
+    members: tuple[Member, ...]
 
     @property
     def name(self) -> str:
         """As files have it."""
         return f"{self.task.dataset.replace('/', '-')}-{self.agent}"
-
-    @property
-    def members(self) -> list[tuple[int, Condition, int]]:
-        """Place of the settings, condition and seed of every member."""
-        return [
-            (place, condition, seed)
-            for place in range(len(self.settings))
-            for condition in conditions(self.agent, self.task, self.scale)
-            for seed in self.scale.seeds
-        ]
 
     def population(self) -> Members[Any]:
         """The members' configs and seeds."""
@@ -73,38 +75,71 @@ class Plan:
         return Members(tuple(configs[place] for place in places), tuple(seeds))
 
     def description(self, rows: str) -> dict[str, Any]:
-        """All that decides the outcome but the code, as JSON has it; ``rows`` is the fingerprint of the data."""
+        """All that decides how a member trains but the code, as JSON has it; ``rows`` is the data's fingerprint."""
         configs = [dataclasses.asdict(agent_config(self.agent, self.scale, choice)) for choice in self.settings]
-        task, scale = dataclasses.asdict(self.task), dataclasses.asdict(self.scale)
-        members = [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in self.members]
-        own = {"agent": self.agent, "configs": configs, "members": members}
-        return kept.plain({**own, "task": task, "scale": scale, "rows": rows})
+        scale = {name: value for name, value in dataclasses.asdict(self.scale).items() if name not in WHO}
+        own = {"agent": self.agent, "configs": configs, "task": dataclasses.asdict(self.task)}
+        return kept.plain({**own, "scale": scale, "rows": rows})
 
 
 def plan(agent: str, task: Task, scale: Scale, *, search: bool) -> Plan:
     """The stack of an agent on a task: with the settings that were chosen, or with all of its grid."""
-    return Plan(agent, task, scale, tuple(GRIDS[agent]) or ({},) if search else (chosen(agent),))
+    settings = tuple(GRIDS[agent]) or ({},) if search else (chosen(agent),)
+    whole = itertools.product(range(len(settings)), conditions(agent, scale), scale.seeds)
+    return Plan(agent, task, scale, settings, tuple(whole))
 
 
-def path_of(one: Plan, folder: Path) -> Path:
-    """The file that a stack leaves behind."""
-    return folder / "stacks" / f"{one.name}.json"
+def paths(one: Plan, folder: Path) -> Iterator[Path]:
+    """The files that a stack leaves behind: ``NAME.json``, and ``NAME-2.json`` and on for members added later."""
+    yield folder / "stacks" / f"{one.name}.json"
+    for place in itertools.count(2):
+        yield folder / "stacks" / f"{one.name}-{place}.json"
+
+
+def trained(one: Plan, folder: Path, rows: str) -> dict[Member, tuple[dict[str, Any], int]]:
+    """What earlier calls left behind of the plan's members: the result that tells of each, and its place there.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    known: dict[Member, tuple[dict[str, Any], int]] = {}
+    for path in itertools.takewhile(Path.is_file, paths(one, folder)):
+        found = kept.find(path, one.description(rows)) or {"members": []}
+        for index, (place, labels, budget, noise, seed) in enumerate(found["members"]):
+            known[place, Condition(labels, budget, noise), seed] = found, index
+    return {member: known[member] for member in one.members if member in known}
+
+
+def left(one: Plan, folder: Path, rows: str) -> Plan:
+    """The plan without the members that earlier calls have trained on the same rows of data (a fingerprint)."""
+    known = trained(one, folder, rows)
+    return dataclasses.replace(one, members=tuple(member for member in one.members if member not in known))
 
 
 def finished(one: Plan, folder: Path, rows: str) -> dict[str, Any] | None:
-    """What an earlier call left behind, if it did the same on the same rows of data (a fingerprint).
+    """The result of all of the plan's members, once they are trained; ``made`` tells how each came about."""
+    known = trained(one, folder, rows)
+    if len(known) < len(one.members):
+        return None
+    places = [known[member] for member in one.members]
+    first = places[0][0]
+    shared = {name: value for name, value in first.items() if name not in MADE}
+    own = {name: first[name] and [found[name][index] for found, index in places] for name in OWN}
+    made = [{"members": len(found["members"]), **{name: found[name] for name in MADE}} for found, _ in places]
+    return {**shared, **own, "members": listed(one.members), "made": made}
 
-    Raises:
-        InputError: the file is damaged.
-    """
-    return kept.find(path_of(one, folder), one.description(rows))
+
+def listed(members: Sequence[Member]) -> list[list[Any]]:
+    """Members as JSON has them."""
+    return [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in members]
 
 
 def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Plan], folder: Path) -> str:
     """Train the stack of this name and write its file; ``tick(seconds, mean score)`` at the end."""
     one = plans[name]
     result = train(one, ask(one.task, one.scale, folder))
-    kept.save(path_of(one, folder), result)
+    description = result["description"]
+    kept.save(next(path for path in paths(one, folder) if kept.find(path, description) is None), result)
     last = np.asarray(result["returns"], dtype=np.float64)[:, -1]
     tick(result["seconds"], float(np.nanmean(evaluation.normalise(last, result["reference"]))))
     return name
@@ -138,7 +173,7 @@ def train(one: Plan, asked: Questions) -> dict[str, Any]:
     return {
         "description": one.description(asked.dataset.fingerprint),
         "settings": [dict(choice) for choice in one.settings],
-        "members": [[place, *dataclasses.astuple(condition), seed] for place, condition, seed in rows],
+        "members": listed(rows),
         "updates": updates,
         "returns": np.stack(returns, axis=1).tolist(),
         "label_errors": [label_errors(asked, condition, seed) for _, condition, seed in rows],
@@ -154,7 +189,7 @@ def train(one: Plan, asked: Questions) -> dict[str, Any]:
     }
 
 
-def source_of(asked: Questions, rows: Sequence[tuple[int, Condition, int]]) -> Source:
+def source_of(asked: Questions, rows: Sequence[Member]) -> Source:
     """The members' data: the same transitions and pairs for all, each with its own answers to its own share."""
     if rows[0][1].labels not in LABELS:
         return Source.of(asked.dataset)

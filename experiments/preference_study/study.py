@@ -31,10 +31,10 @@ from ..reports.preference_findings import findings
 from ..reports.preference_rows import read_study
 from ..reports.preference_tables import budget_table, task_table
 from ..reports.score_tables import console_table
-from . import records
+from . import records, stack
 from .questions import ask, find_data
 from .settings import AGENTS, Scale, StudyOptions, Task
-from .stack import Plan, finished, plan, work
+from .stack import Plan
 
 
 def preferences(options: StudyOptions) -> None:
@@ -67,13 +67,15 @@ def study(options: StudyOptions, console: Console) -> None:
         console.print(f"not built yet, hence left out: {', '.join(missing)}", highlight=False)
     plans = {
         one.name: one
-        for one in (plan(name, task, scale, search=options.search) for name in names for task in options.chosen_tasks)
+        for one in (
+            stack.plan(name, task, scale, search=options.search) for name in names for task in options.chosen_tasks
+        )
     }
     if not plans:
         raise InputError("bench preferences: none of the agents is built yet, expected one of " + ", ".join(AGENTS))
     rows = _prepare(options.chosen_tasks, scale, folder, options.processes, console)
     train(plans, rows, folder, options.processes, console)
-    results = [found for one in plans.values() if (found := finished(one, folder, rows[one.task.dataset]))]
+    results = [found for one in plans.values() if (found := stack.finished(one, folder, rows[one.task.dataset]))]
     if options.search:
         records.write_search(results, folder)
         console.print(f"the search: {folder / 'search.csv'}", highlight=False)
@@ -92,8 +94,9 @@ def study(options: StudyOptions, console: Console) -> None:
 
 
 def train(plans: Mapping[str, Plan], rows: Mapping[str, str], folder: Path, processes: int, console: Console) -> None:
-    """Train the stacks that have no file yet, so many at a time; a line for each."""
-    left = [name for name, one in plans.items() if finished(one, folder, rows[one.task.dataset]) is None]
+    """Train the members that are in no file yet, so many stacks at a time; a line for each."""
+    rests = {name: stack.left(one, folder, rows[one.task.dataset]) for name, one in plans.items()}
+    left = [name for name, rest in rests.items() if rest.members]
     if len(left) < len(plans):
         console.print(f"{len(plans) - len(left)} of {len(plans)} stacks are there already", highlight=False)
     done = 0
@@ -101,11 +104,11 @@ def train(plans: Mapping[str, Plan], rows: Mapping[str, str], folder: Path, proc
     def tick(name: str, seconds: float, score: float) -> None:
         nonlocal done
         done += 1
-        members = len(plans[name].members)
+        members = len(rests[name].members)
         told = f"{done:>3}/{len(left)}  {name}: {members} members, {seconds:.0f} s, mean score {score:.1f}"
         console.print(told, highlight=False)
 
-    _run(work, left, ({name: plans[name] for name in left}, folder), tick, processes)
+    _run(stack.work, left, ({name: rests[name] for name in left}, folder), tick, processes)
 
 
 def _prepare(tasks: Sequence[Task], scale: Scale, folder: Path, processes: int, console: Console) -> dict[str, str]:
