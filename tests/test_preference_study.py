@@ -17,6 +17,7 @@ import torch
 import agents
 from experiments import kept, side_by_side
 from experiments.cli import main
+from experiments.datasets.needed import find_data
 from experiments.preference_study import questions, records, settings, stack, study
 from experiments.preference_study.settings import FULL, TASKS, Condition, Scale, StudyOptions, Task, conditions
 from experiments.reports import preference_findings, study_parts, tables
@@ -480,7 +481,7 @@ def test_data_that_take_hours_are_asked_for(tmp_path: Path) -> None:
 
 def test_quick_data_are_made_on_the_way(tmp_path: Path) -> None:
     task = Task("local/pointmass/random-v1", "PointMass-v0", "random", 2000, 10, 1)
-    questions.find_data(task, None)
+    find_data(task, None)
     assert len(data.load(task.dataset)) == 2000
 
 

@@ -17,30 +17,11 @@ from pbrl.errors import InputError
 from pbrl.labelers.oracle import load_critic
 from pbrl.labelers.teachers import Teacher, make_labeler
 
-from ..datasets.make import make_data
 from ..questions import put_aside, questions
 from .settings import LABELS, MISTAKE, Condition, Scale, Task, beta_of
 
 HELD_OUT = 0.2
 """Share of the episodes that no agent learns anything from."""
-
-
-def find_data(task: Task, behaviour: Path | None) -> None:
-    """Make a task's data set, unless there is one.
-
-    Raises:
-        InputError: it would take hours, as there is no finished behaviour run to make it from.
-    """
-    if task.dataset in data.names():
-        return
-    if task.folder and behaviour is None:
-        command = f"pbrl data make {task.env} --tier {task.tier} --steps {task.steps}"
-        raise InputError(
-            f"data set {task.dataset} is missing, expected it made before ({command}: hours), --behaviour with a folder"
-            " of finished runs (minutes), or other --tasks"
-        )
-    folder = behaviour / task.folder if behaviour is not None and task.folder else None
-    make_data(task.env, task.tier, task.steps, 0, data.directory(), folder=folder, progress=False)
 
 
 @dataclass(frozen=True)

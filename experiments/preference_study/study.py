@@ -17,22 +17,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 import agents
-from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
-from .. import side_by_side
+from .. import stacks
+from ..datasets.needed import find_data
 from ..reports import preference_figures
 from ..reports.preference_findings import findings
 from ..reports.preference_rows import read_study
 from ..reports.preference_tables import budget_table, task_table
 from ..reports.score_tables import console_table
 from . import records, stack
-from .questions import ask, find_data
+from .questions import ask
 from .settings import AGENTS, Scale, StudyOptions, Task
 from .stack import Plan
 
@@ -58,10 +57,7 @@ def study(options: StudyOptions, console: Console) -> None:
     folder, scale, began = options.folder, options.scale, time.perf_counter()
     for task in options.chosen_tasks:
         find_data(task, options.behaviour)
-    probe = folder / ".writable"
-    with replacing(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
+    stacks.check_writable(folder)
     names = [name for name in options.agents or AGENTS if name in agents.names()]
     if missing := [name for name in options.agents or AGENTS if name not in names]:
         console.print(f"not built yet, hence left out: {', '.join(missing)}", highlight=False)
@@ -108,25 +104,16 @@ def train(plans: Mapping[str, Plan], rows: Mapping[str, str], folder: Path, proc
         told = f"{done:>3}/{len(left)}  {name}: {members} members, {seconds:.0f} s, mean score {score:.1f}"
         console.print(told, highlight=False)
 
-    _run(stack.work, left, ({name: rests[name] for name in left}, folder), tick, processes)
+    stacks.run(stack.work, left, ({name: rests[name] for name in left}, folder), tick, processes)
 
 
 def _prepare(tasks: Sequence[Task], scale: Scale, folder: Path, processes: int, console: Console) -> dict[str, str]:
     """Have every task's segments scored; the fingerprints of what is learned from, by data set."""
     console.print(f"scores of the segments of {len(tasks)} data sets by both labelers ...", highlight=False)
     by_name = {task.dataset: task for task in tasks}
-    return _run(score, list(by_name), (by_name, scale, folder), print, processes)
+    return stacks.run(score, list(by_name), (by_name, scale, folder), print, processes)
 
 
 def score(name: str, tick: Callable[..., None], tasks: Mapping[str, Task], scale: Scale, folder: Path) -> str:  # noqa: ARG001
     """Score the segments of a task; the fingerprint of the rows that are learned from."""
     return ask(tasks[name], scale, folder).dataset.fingerprint
-
-
-def _run(
-    function: Callable[..., Any], names: Sequence[str], shared: tuple[Any, ...], tick: Callable[..., None], wanted: int
-) -> dict[str, Any]:
-    if not names:
-        return {}
-    processes = min(wanted or side_by_side.cores(), len(names))
-    return dict(side_by_side.run(function, names, shared, tick, processes=processes))

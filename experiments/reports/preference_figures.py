@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.ticker as ticks
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from pbrl.data.files import replacing
-from pbrl.figures import FAINT, PALETTE, STYLE
+from pbrl.figures import PALETTE
 
+from .panels import cut, panelled
 from .preference_rows import UNLABELLED, Study, matching, read_study, short
 from .rows import Row, number, whole
 from .score_tables import interval, words
 
-LOWEST = -50.0  # score
 _STYLES = {"iql": "--", "bc": ":"}  # of those that learn without labels
 BUDGETS, CURVES, ACCURACY, ODDS = "budgets.png", "curves.png", "accuracy.png", "odds.png"
 
@@ -46,40 +41,11 @@ def _colours(study: Study) -> dict[str, str]:
     return {agent: PALETTE[place % len(PALETTE)] for place, agent in enumerate(named)}
 
 
-@contextmanager
-def _panels(
-    path: Path, rows: Sequence[str], columns: Sequence[str], title: str
-) -> Iterator[dict[tuple[str, str], Axes]]:
-    """A panel for each of the ``rows`` x ``columns``; the figure is written when the block has ended well."""
-    with rc_context({**STYLE, "axes.titlesize": 9, "axes.titlepad": 5, "font.size": 8}):
-        figure = Figure(figsize=(1.2 + 2.3 * max(len(columns), 2), 1.2 + 2.0 * len(rows)), dpi=130)
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
-        panels = {(row, column): grid[i][j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
-        for (row, column), axes in panels.items():
-            axes.grid(color=FAINT, lw=0.7)
-            axes.set_title(column if row == rows[0] else "")
-            if column == columns[0]:
-                axes.set_ylabel(row)
-        yield panels
-        handles, labels = [], []
-        for axes in panels.values():
-            for handle, label in zip(*axes.get_legend_handles_labels()):
-                if label not in labels:
-                    handles.append(handle)
-                    labels.append(label)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
-        figure.tight_layout(rect=(0, 0, 1 - 0.9 / figure.get_figwidth(), 1))
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-
-
 def _budgets(study: Study, path: Path) -> None:
     """Scores against numbers of labels; references do not depend on them."""
     colours = _colours(study)
     title = "Score against labelled pairs (no faults): IQM over seeds, 95 % interval"
-    with _panels(path, list(map(words, study.labels)), list(map(short, study.datasets)), title) as panels:
+    with panelled(path, list(map(words, study.labels)), list(map(short, study.datasets)), title) as panels:
         for labels in study.labels:
             for dataset in study.datasets:
                 axes = panels[words(labels), short(dataset)]
@@ -103,7 +69,7 @@ def _budgets(study: Study, path: Path) -> None:
                     if scores := study.scores(agent=agent, dataset=dataset):
                         name = "iql, true reward" if agent == "iql" else "bc, all data"
                         axes.axhline(interval(scores).point, color="#555555", lw=1.1, ls=style, label=name)
-                _cut(axes)
+                cut(axes)
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(ticks.FixedLocator(study.budgets))
                 axes.xaxis.set_major_formatter(ticks.FuncFormatter(lambda value, _: f"{value:g}"))
@@ -116,7 +82,7 @@ def _curves(study: Study, path: Path) -> None:
     most = study.budgets[-1] if study.budgets else 0
     labelled = study.labels or ["none"]
     title = f"Score in training with {most} labelled pairs (no faults): IQM over seeds, 95 % interval"
-    with _panels(path, list(map(words, labelled)), list(map(short, study.datasets)), title) as panels:
+    with panelled(path, list(map(words, labelled)), list(map(short, study.datasets)), title) as panels:
         for labels in labelled:
             for dataset in study.datasets:
                 for agent, colour in colours.items():
@@ -127,14 +93,7 @@ def _curves(study: Study, path: Path) -> None:
                     ]
                     if rows:
                         _band(panels[words(labels), short(dataset)], rows, colour, agent)
-                _cut(panels[words(labels), short(dataset)])
-
-
-def _cut(axes: Axes) -> None:
-    """Leave out what lies far below the random policy, where scores of unstable policies have no bottom."""
-    low, high = max(axes.dataLim.y0, LOWEST), axes.dataLim.y1
-    edge = 0.05 * max(high - low, 1.0)
-    axes.set_ylim(low - edge, high + edge)
+                cut(panels[words(labels), short(dataset)])
 
 
 def _band(axes: Axes, rows: Sequence[Row], colour: str, name: str) -> None:
@@ -149,7 +108,7 @@ def _accuracy(study: Study, path: Path) -> None:
     """Held-out accuracy by gap with the most labels, mean over seeds."""
     colours, most = _colours(study), study.budgets[-1]
     title = f"Held-out pairs ordered rightly, from close calls to clear ones ({most} pairs, no faults)"
-    with _panels(path, list(map(words, study.labels)), list(map(short, study.datasets)), title) as panels:
+    with panelled(path, list(map(words, study.labels)), list(map(short, study.datasets)), title) as panels:
         for labels in study.labels:
             for dataset in study.datasets:
                 axes = panels[words(labels), short(dataset)]
@@ -169,7 +128,7 @@ def _odds(study: Study, path: Path) -> None:
     """Predicted probability of the choice against how often the labeler agrees: all tasks, by number of labels."""
     colours = _colours(study)
     title, columns = "Predicted probability and how often it comes true (all tasks, no faults)", study.budgets
-    with _panels(path, list(map(words, study.labels)), [f"{budget} pairs" for budget in columns], title) as panels:
+    with panelled(path, list(map(words, study.labels)), [f"{budget} pairs" for budget in columns], title) as panels:
         for labels in study.labels:
             for budget in study.budgets:
                 axes = panels[words(labels), f"{budget} pairs"]
