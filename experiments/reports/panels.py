@@ -19,13 +19,16 @@ LOWEST = -50.0  # score
 
 @contextmanager
 def panelled(
-    path: Path, rows: Sequence[str], columns: Sequence[str], title: str
+    path: Path, rows: Sequence[str], columns: Sequence[str], title: str, *, shared: bool = True
 ) -> Iterator[dict[tuple[str, str], Axes]]:
-    """A panel for each of the ``rows`` x ``columns``; the figure is written when the block has ended well."""
+    """A panel for each of the ``rows`` x ``columns``; the figure is written when the block has ended well.
+
+    ``shared``: all panels have the same horizontal axis.
+    """
     with rc_context({**STYLE, "axes.titlesize": 9, "axes.titlepad": 5, "font.size": 8}):
         figure = Figure(figsize=(1.2 + 2.3 * max(len(columns), 2), 1.2 + 2.0 * len(rows)), dpi=130)
         FigureCanvasAgg(figure)
-        grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
+        grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=shared)
         panels = {(row, column): grid[i][j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
         for (row, column), axes in panels.items():
             axes.grid(color=FAINT, lw=0.7)
