@@ -55,6 +55,10 @@ BENCHES = {
         "preference_study.study:preferences",
         "which preference method to pick: the same labels and seeds for all",
     ),
+    "offline-to-online": (
+        "online_study.study:offline_to_online",
+        "what becomes of agents that were trained on data when they go online: dip, gain, regret",
+    ),
     "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...
@@ -69,7 +73,7 @@ pbrl bench COMMAND --help tells more.
 def bench(arguments: Sequence[str]) -> int:
     """Run the command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        listed = (f"  {name:<14}{summary}" for name, (_, summary) in BENCHES.items())
+        listed = (f"  {name:<19}{summary}" for name, (_, summary) in BENCHES.items())
         print(BENCH_HELP.format(commands="\n".join(listed)), end="")
         return 0
     if arguments[0] not in BENCHES:
