@@ -1,0 +1,158 @@
+"""What the study compares: tasks, agents, how they go online, and how much is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AGENTS = ("ro2o", "uni_o4", "cal_ql", "fam_o2o", "awac", "iql")
+"""The agents, the longest first, so that two cores end at about the same time."""
+PROTOCOL: dict[str, dict[str, object]] = {
+    "iql": {"replay": "prefill"},
+    "awac": {"replay": "prefill"},
+    "fam_o2o": {"replay": "prefill"},
+    "cal_ql": {"replay": "mixed", "replay_share": 0.5},
+    "ro2o": {"replay": "empty"},
+    "uni_o4": {},
+}
+"""Where each agent's updates online draw from, as its authors have it; Uni-O4 learns from its own rollouts alone."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and how it is made.
+
+    Attributes:
+        dataset: its name.
+        env: Gymnasium id, or the point mass.
+        tier: of skill, see ``experiments.datasets.make``.
+        steps: transitions asked for.
+        folder: of a finished behaviour run, inside the folder that ``--behaviour`` names; "": none is needed.
+        share: of the scale's updates and steps: small problems need fewer.
+    """
+
+    dataset: str
+    env: str
+    tier: str
+    steps: int
+    folder: str = ""
+    share: float = 1.0
+
+
+TASKS: dict[str, Task] = {
+    task.dataset: task
+    for task in (
+        Task("local/hopper/medium-v1", "Hopper-v5", "medium", 100_000, "hopper"),
+        Task("local/halfcheetah/medium-replay-v1", "HalfCheetah-v5", "medium-replay", 100_000, "halfcheetah"),
+        Task("local/pointmass/medium-v1", "PointMass-v0", "medium", 20_000, share=0.5),
+    )
+}
+QUICK_TASKS = ("local/pointmass/medium-v1",)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed.
+
+    Attributes:
+        seeds: the members' seeds.
+        updates: on data.
+        env_steps: of each member online; an update for each (Uni-O4: passes over rollouts).
+        evaluations: how often the members play online, beside the time before the first step.
+        episodes: per member and evaluation, in environments of their own.
+        own: agents whose published counts of updates and steps differ, instead of ``updates`` and ``env_steps``.
+        small: small networks and batches; else those of each agent's authors.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    updates: int = 10_000
+    env_steps: int = 20_000
+    evaluations: int = 10
+    episodes: int = 10
+    own: tuple[tuple[str, int, int], ...] = ()
+    small: bool = True
+
+    def counts(self, agent: str, task: Task) -> tuple[int, int]:
+        """Updates on data and environment steps."""
+        updates, env_steps = {name: counts for name, *counts in self.own}.get(agent, (self.updates, self.env_steps))
+        share = task.share if self.small else 1.0
+        return round(updates * share), round(env_steps * share)
+
+
+FULL = Scale()
+QUICK = Scale(updates=600, env_steps=1000, evaluations=4, episodes=5)
+PAPER = Scale(
+    updates=1_000_000,
+    env_steps=1_000_000,
+    evaluations=100,
+    own=(("ro2o", 2_500_000, 250_000), ("uni_o4", 2_010_000, 1_000_000)),
+    small=False,
+)
+"""The published counts: days of two cores."""
+
+_NETS: dict[str, object] = {"lr": 1e-3, "hidden": (64, 64), "batch_size": 128, "normalize_obs": True}
+_UNI_O4: dict[str, object] = {
+    "v_hidden": (64, 64),
+    "q_hidden": (64, 64),
+    "model_hidden": (64, 64),
+    "models": 4,
+    "elites": 3,
+    "model_steps": 50,
+    "online_lr": 3e-4,
+    "online_critic_lr": 1e-3,
+    "online_clip": 0.2,
+    "minibatch_size": 100,
+}
+_SMALL: dict[str, dict[str, object]] = {
+    "iql": {},
+    "fam_o2o": {},
+    "awac": {},
+    "cal_ql": {"policy_lr": 3e-4, "actions": 4, "backup_actions": 4},
+    "ro2o": {"critics": 5, "perturbations": 4},
+    "uni_o4": _UNI_O4,
+}
+"""What the small budget sets beside widths, batch and learning rate."""
+
+
+def settings(agent: str, task: Task, scale: Scale) -> dict[str, object]:
+    """An agent's settings that are not its defaults."""
+    updates, env_steps = scale.counts(agent, task)
+    every = max(1, env_steps // scale.evaluations)
+    wanted: dict[str, object] = {"actor_decay": 0} if agent in ("iql", "fam_o2o") else {}
+    if scale.small:
+        wanted |= {**_NETS, **_SMALL[agent]}
+        if agent == "ro2o":  # falls as far as over the published run
+            wanted |= {"ood_decay": 0.9 / (updates + env_steps)}
+        if agent == "uni_o4":  # 4 copies of the simulator, a rollout per evaluation and half
+            stage = updates // 2
+            wanted |= {
+                "fitting_updates": stage,
+                "improve_updates": updates - stage,
+                "select_every": (updates - stage) // 10,
+            }
+            wanted |= {"environments": 4, "steps": max(1, every // 8)}
+    return wanted
+
+
+def words(agent: str, task: Task, scale: Scale) -> list[str]:
+    """The words after ``pbrl train`` that train a stack of the study."""
+    updates, env_steps = scale.counts(agent, task)
+    given: dict[str, object] = {
+        "dataset": task.dataset,
+        "updates": updates,
+        "eval_every": updates,
+        "env_steps": env_steps,
+        "eval_every_steps": max(1, env_steps // scale.evaluations),
+        "episodes": scale.episodes,
+        "seed": scale.seeds,
+        "compile": "off" if scale.small else "auto",
+        **PROTOCOL[agent],
+        **settings(agent, task, scale),
+    }
+    if not scale.small:
+        given["checkpoint_every"] = updates // 100
+    return [agent, *(word for name, value in given.items() for word in _option(name, value))]
+
+
+def _option(name: str, value: object) -> list[str]:
+    values = value if isinstance(value, tuple) else (value,)
+    return ["--" + name.replace("_", "-"), *(str(each) for each in values)]

@@ -1,0 +1,60 @@
+"""The tables of the study of agents that go online: what each gained and lost, and what it missed on the way."""
+
+from __future__ import annotations
+
+from .online_rows import OnlineStudy
+from .page import Table
+from .preference_rows import short
+from .score_tables import interval_text
+
+
+def change_table(study: OnlineStudy) -> Table:
+    """A line per data set and agent: scores before, last and best, the dip, and the gain of each member."""
+    lines = []
+    for dataset in study.datasets:
+        for agent in study.agents:
+            wanted = {"dataset": dataset, "agent": agent}
+            if not (rows := study.of(**wanted)):
+                continue
+            names = ("score_offline", "score_last", "score_best", "score_dip")
+            cells = [interval_text(study.column(name, **wanted)) for name in names]
+            rose = sum(gain > 0 for gain in study.gains(**wanted))
+            cells.append(f"{interval_text(study.gains(**wanted))}, {rose} of {len(rows)} rose")
+            lines.append((short(dataset), agent, rows[0]["replay"], *cells))
+    first = study.members[0]
+    return Table(
+        header=("data", "agent", "replay", "offline", "last", "best", "dip", "gain"),
+        rows=tuple(lines),
+        words=3,
+        caption="Scores of greedy episodes in environments of their own "
+        f"({first['episodes']} per evaluation, the same every time): interquartile mean over {_seeds(study)} seeds "
+        "[95 % bootstrap interval]; 0 = random policy, 100 = the best policy of the run that made the data. Offline: "
+        "before the first step online. Best: each seed at its best evaluation, which flatters. Dip: how far the worst "
+        "evaluation online lies below the offline score. Gain: each seed's last score less its own offline score.",
+    )
+
+
+def regret_table(study: OnlineStudy) -> Table:
+    """A line per agent: what was missing to 100 on average over the steps online."""
+    lines = []
+    for agent in study.agents:
+        found = [study.column("regret", dataset=name, agent=agent) for name in study.datasets]
+        lines.append((agent, *(interval_text(cell) if cell else "-" for cell in found)))
+    steps = {name: sorted({int(row["env_steps"]) for row in study.of(dataset=name)}) for name in study.datasets}
+    told = ", ".join(f"{short(name)} {' to '.join(str(n) for n in _ends(counts))}" for name, counts in steps.items())
+    return Table(
+        header=("agent", *map(short, study.datasets)),
+        rows=tuple(lines),
+        words=1,
+        caption="Regret: what an evaluation misses to a score of 100, on average over the environment steps online "
+        f"(straight lines between evaluations), interquartile mean over {_seeds(study)} seeds [95 % bootstrap "
+        f"interval]; times the number of steps ({told}) it is the cumulative regret.",
+    )
+
+
+def _ends(counts: list[int]) -> list[int]:
+    return counts[:1] if len(counts) == 1 else [counts[0], counts[-1]]
+
+
+def _seeds(study: OnlineStudy) -> int:
+    return len({row["seed"] for row in study.members})
