@@ -30,6 +30,8 @@ def make(env: str, copies: int) -> Made:
     rules = multi_objective.rules(env)
     if rules is not None:
         return multi_objective.Batched(rules, copies)
+    if env in multi_objective.locomotion.TASKS:
+        return multi_objective.BatchedLocomotion(env, copies)
     if multi_objective.is_task(env):
         return mujoco.GymnasiumCopies(env, copies)
     if env not in {*names(), *mujoco.registered_names()}:

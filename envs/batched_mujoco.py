@@ -128,7 +128,7 @@ class BatchedMuJoCo:
         self._steps += going
         self._term |= going & term
         self._trunc |= going & ~term & (self._steps >= (self.spec.horizon or np.inf))
-        return self._obs.copy(), np.where(going, rew, 0.0), self._term.copy(), self._trunc.copy()
+        return self._obs.copy(), np.where(going, rew.T, 0.0).T, self._term.copy(), self._trunc.copy()
 
     def _simulate(self, chosen: NDArray[np.int64], own: NDArray[np.float32]) -> None:
         """Advance these copies; mj_step lets other threads run meanwhile."""

@@ -11,7 +11,17 @@ import pytest
 
 import envs
 from envs import multi_objective
-from envs.multi_objective import Batched, FruitTree, Regulator, ResourceGathering, SeaTreasure
+from envs.mujoco import GymnasiumCopies
+from envs.multi_objective import (
+    Batched,
+    BatchedLocomotion,
+    FruitTree,
+    Regulator,
+    ResourceGathering,
+    SeaTreasure,
+    locomotion,
+    task_names,
+)
 from envs.multi_objective.analytic import Bandit
 from envs.multi_objective.sea_treasure import CONCAVE, CONVEX
 from pbrl import pareto
@@ -260,3 +270,32 @@ def _begun(name: str) -> Any:
     env = envs.make(name, 1)
     env.reset([0])
     return env
+
+
+@pytest.mark.parametrize("name", list(locomotion.TASKS))
+def test_batched_locomotion_is_mo_gymnasiums_bit_for_bit(name: str) -> None:
+    task_names()
+    ours, theirs = envs.make(name, 5), GymnasiumCopies(name, 5)
+    assert isinstance(ours, BatchedLocomotion)
+    assert ours.spec == theirs.spec
+    generator = np.random.default_rng(0)
+    seeds = list(range(5))
+    assert np.array_equal(ours.reset(seeds), theirs.reset(seeds))
+    ended = np.zeros(5, dtype=bool)
+    for step in range(70):
+        act = generator.uniform(-1.2, 1.2, (5, ours.spec.act_size))
+        for what, mine, other in zip(("obs", "rew", "term", "trunc"), ours.step(act), theirs.step(act)):
+            assert np.array_equal(mine, other), f"{what} at step {step}"
+            ended |= mine if what == "term" else False
+        if step == 50:
+            chosen = ended | (np.arange(5) == 0)
+            fresh = generator.integers(1 << 31, size=int(chosen.sum())).tolist()
+            assert np.array_equal(ours.restart(chosen, fresh), theirs.restart(chosen, fresh))
+    assert ended.any() == ("hopper" in name)
+    ours.close()
+    theirs.close()
+
+
+def test_batched_locomotion_knows_its_tasks() -> None:
+    with pytest.raises(InputError, match=r"unknown task 'mo-ant-v5', expected one of mo-hopper-v5"):
+        BatchedLocomotion("mo-ant-v5", 1)

@@ -1,8 +1,8 @@
 """Problems with several objectives: rewards are [n, K].
 
-Small ones are our own, stepped as arrays, and have fronts that are known exactly; the tasks of mo-gymnasium (MO-Hopper,
-MO-HalfCheetah, minecart, ...) are played through ``envs.mujoco.GymnasiumCopies``, which restarts its copies explicitly,
-so that nothing depends on auto-reset.
+Small ones are our own, stepped as arrays, and have fronts that are known exactly. Of the tasks of mo-gymnasium, MO-Hopper
+and MO-HalfCheetah are batched (``locomotion``); the others (minecart, ...) are played through
+``envs.mujoco.GymnasiumCopies``, which restarts its copies explicitly, so that nothing depends on auto-reset.
 """
 
 from __future__ import annotations
@@ -13,13 +13,26 @@ from collections.abc import Callable, Mapping
 
 import gymnasium
 
+from . import locomotion
 from .analytic import Bandit, Regulator
 from .batched import Batched, Rules
 from .fruit_tree import FruitTree
+from .locomotion import BatchedLocomotion
 from .resource_gathering import ResourceGathering
 from .sea_treasure import CONCAVE, CONVEX, SeaTreasure
 
-__all__ = ["Bandit", "Batched", "FruitTree", "Regulator", "ResourceGathering", "SeaTreasure", "rules", "task_names"]
+__all__ = [
+    "Bandit",
+    "Batched",
+    "BatchedLocomotion",
+    "FruitTree",
+    "Regulator",
+    "ResourceGathering",
+    "SeaTreasure",
+    "locomotion",
+    "rules",
+    "task_names",
+]
 
 RULES: Mapping[str, Callable[[], Rules]] = {
     "DeepSeaTreasure-v0": lambda: SeaTreasure("DeepSeaTreasure-v0", CONVEX),
