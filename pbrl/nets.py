@@ -224,6 +224,15 @@ def freeze(module: M) -> M:
     return module.requires_grad_(False)
 
 
+def critics(
+    keys: Tensor, spec: Spec, hidden: tuple[int, ...], *, count: int, dtype: torch.dtype
+) -> tuple[StackedMLP, StackedMLP]:
+    """``count`` Q-functions of [obs, act], and target networks that begin as their copies and take no gradient."""
+    sizes = (spec.obs_size + spec.act_size, *hidden, 1)
+    q, target = (StackedMLP(keys, sizes, ensemble=count, dtype=dtype) for _ in range(2))
+    return q, freeze(target)
+
+
 def through(net: StackedMLP, x: Tensor) -> Tensor:
     """``net(x)`` with gradients that reach ``x`` and not the weights, as a policy's loss needs them of a critic."""
     weights = {name: parameter.detach() for name, parameter in net.named_parameters()}

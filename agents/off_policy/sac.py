@@ -28,7 +28,7 @@ from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
 from pbrl.heads import StackedPolicy, TanhGaussian
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, freeze, through
+from pbrl.nets import Normalizer, critics, through
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 
@@ -87,10 +87,8 @@ class SAC(nn.Module):
             self.register_buffer(name, members.column(name))
         self.register_buffer("target_entropy", members.column("target_entropy") * spec.act_size)
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-        sizes = (spec.obs_size + spec.act_size, *config.hidden, 1)
-        q_keys = rng.fold(members.keys, "q")
-        self.q = StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype)
-        self.target = freeze(StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype))
+        keys = rng.fold(members.keys, "q")
+        self.q, self.target = critics(keys, spec, config.hidden, count=config.critics, dtype=members.dtype)
         self.policy = StackedPolicy(
             rng.fold(members.keys, "policy"),
             spec.obs_size,

@@ -32,7 +32,7 @@ from pbrl.data.source import Batch, Source, Transitions, Wants
 from pbrl.errors import InputError
 from pbrl.heads import Kind, StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, freeze
+from pbrl.nets import Normalizer, StackedMLP, critics
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 
@@ -104,10 +104,8 @@ class IQL(nn.Module):
             self.register_buffer(name, members.column(name))
         self.register_buffer("reward_scale", members.column("gamma").new_ones(len(members), 1))  # of the data's rewards
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-        sizes = (spec.obs_size + spec.act_size, *config.hidden, 1)
-        q_keys = rng.fold(members.keys, "q")
-        self.q = StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype)
-        self.target = freeze(StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype))
+        keys = rng.fold(members.keys, "q")
+        self.q, self.target = critics(keys, spec, config.hidden, count=config.critics, dtype=members.dtype)
         self.v = StackedMLP(rng.fold(members.keys, "v"), (spec.obs_size, *config.hidden, 1), dtype=members.dtype)
         self.policy = StackedPolicy(
             rng.fold(members.keys, "policy"),

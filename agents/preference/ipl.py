@@ -38,7 +38,7 @@ from pbrl.data.successors import successors
 from pbrl.errors import InputError
 from pbrl.heads import Kind, StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, freeze
+from pbrl.nets import Normalizer, StackedMLP, critics
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 
@@ -130,10 +130,8 @@ class IPL(nn.Module):
         for name in ("gamma", "chi2", "expectile", "temperature", "max_weight", "target_rate"):
             self.register_buffer(name, members.column(name))
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-        sizes = (spec.obs_size + spec.act_size, *config.hidden, 1)
-        q_keys = rng.fold(members.keys, "q")
-        self.q = StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype)
-        self.target = freeze(StackedMLP(q_keys, sizes, ensemble=config.critics, dtype=members.dtype))
+        keys = rng.fold(members.keys, "q")
+        self.q, self.target = critics(keys, spec, config.hidden, count=config.critics, dtype=members.dtype)
         self.v = StackedMLP(rng.fold(members.keys, "v"), (spec.obs_size, *config.hidden, 1), dtype=members.dtype)
         self.policy = StackedPolicy(
             rng.fold(members.keys, "policy"),
