@@ -33,6 +33,10 @@ COMMANDS = {
         "data_commands:data",
         "make, list, describe, import and join data sets (pbrl data --help)",
     ),
+    "label": (
+        "label_command:label",
+        "let people label pairs of clips in a browser; export, import (pbrl label --help)",
+    ),
     "check": (
         "check_command:check",
         "check claims of papers, each with a control that must fail (pbrl check --help)",
@@ -42,7 +46,7 @@ COMMANDS = {
         "regret curves of tabular agents in finite MDPs (pbrl regret --help)",
     ),
     "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
-    "bench": ("commands:bench", "measure and compare: pbrl bench speed, preferences or human-labels"),
+    "bench": ("commands:bench", "measure and compare: pbrl bench speed, preferences, offline and more"),
 }
 HELP = """usage: pbrl COMMAND ...
 

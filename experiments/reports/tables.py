@@ -2,8 +2,8 @@
 
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
-from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search) or of ``pbrl bench
-human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it takes those results over
+from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search), ``offline`` or
+``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it takes those results over
 first. From the last it also makes ``docs/theory.md``.
 """
 
@@ -21,6 +21,7 @@ from pbrl.errors import InputError
 
 from .findings import findings
 from .human_tables import read_human
+from .offline_part import kept_files, offline_part
 from .page import Table, markdown_table
 from .preference_rows import read_study
 from .rows import read_labels, read_results
@@ -63,6 +64,7 @@ def generated() -> dict[str, str]:
     }
     made = {"preferences": ("preferences.csv", preferences_part), "human_labels": ("human_labels.csv", human_part)}
     made["checks"] = (CHECKS, checks_part)
+    made["offline"] = ("offline.csv", offline_part)
     return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
 
 
@@ -92,6 +94,8 @@ def take_over(folder: Path) -> None:
     if (folder / "preferences.csv").is_file():
         read_study(folder)
         files = {name: kept for name, kept in STUDY_FILES.items() if (folder / name).is_file()}
+    elif (folder / "offline.csv").is_file():
+        files = kept_files(folder)
     elif (folder / "search.csv").is_file():
         files = {"search.csv": SEARCH}
     elif (folder / "human_labels.csv").is_file():

@@ -1,0 +1,126 @@
+"""The README's part on the offline study, made from its tables; headings included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .offline_figures import CURVES
+from .offline_rows import PUBLISHED, Offline, read_offline, read_published, short
+from .offline_tables import best_table, findings, last_table, published_table
+from .page import markdown_table
+from .preference_findings import listed
+
+PREFIX = "offline_"
+MOST = 1_000_000
+"""Published updates of most agents."""
+
+
+def kept_files(folder: Path) -> dict[str, str]:
+    """What a study's folder holds -> its name among the committed results, which tells data and budget."""
+    ending = ending_of(read_offline(folder))
+    files = {"offline.csv": f"offline{ending}.csv"}
+    return files | {name: f"{PREFIX}{CURVES}{ending}.{name[-3:]}" for name in (f"{CURVES}.csv", f"{CURVES}.png")}
+
+
+def ending_of(found: Offline) -> str:
+    """``_d4rl`` for D4RL's data, ``_paper`` for the published budget."""
+    first = found.members[0]
+    return ("_d4rl" if first["source"] == "D4RL" else "") + ("_paper" if first["budget"] == "paper" else "")
+
+
+ENDINGS = ("", "_paper", "_d4rl", "_d4rl_paper")
+
+
+def offline_part(results: Path) -> str:
+    """The study, from ``offline.csv`` and the like with other endings, and the curves beside them.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    blocks = ["## What offline agents make of the same data"]
+    for ending in ENDINGS:
+        if (results / f"offline{ending}.csv").is_file():
+            blocks += _study(results, read_offline(results, PREFIX, ending), ending)
+    if (results / PUBLISHED).is_file():
+        rows = read_published(results / PUBLISHED)
+        blocks += ["For context only, what others have published about D4RL's data sets of the same names:"]
+        blocks += [markdown_table(published_table(rows))]
+    return "\n\n".join(blocks)
+
+
+def _study(results: Path, found: Offline, ending: str) -> Iterator[str]:
+    yield _design(found)
+    yield markdown_table(last_table(found))
+    yield "\n".join(f"- {sentence}" for sentence in findings(found))
+    yield markdown_table(best_table(found))
+    if (results / f"{PREFIX}{CURVES}{ending}.png").is_file():
+        yield f"![Scores in training](experiments/results/{PREFIX}{CURVES}{ending}.png)"
+    yield _settings(found)
+    first = found.members[0]
+    seconds = sum({(row["agent"], row["dataset"]): float(row["seconds"]) for row in found.members}.values())
+    yield (
+        f"Made by `{first['command']}` ({first['versions']}; {seconds / 3600:.1f} hours, {first['device']}); a row per "
+        f"member in experiments/results/offline{ending}.csv."
+    )
+
+
+def _design(found: Offline) -> str:
+    first = found.members[0]
+    where = sorted({row["env"] for row in found.members})
+    kind = (
+        f"D4RL's own files, played in Gymnasium's {listed(where)}"
+        if first["source"] == "D4RL"
+        else f"data that `pbrl data make` made, played in {listed(where)}"
+    )
+    updates = sorted({int(row["updates"]) for row in found.members})
+    widths = sorted({row["widths"].replace(" ", "x") for row in found.members})
+    batches = sorted({int(row["batch"]) for row in found.members})
+    small = (
+        f" Published are {MOST:,} or more: the tables compare the agents at {max(updates) / MOST:.1%} of that, on "
+        "data of one behaviour run per simulator, and say nothing about their order at a large budget."
+        if first["budget"] == "small"
+        else ""
+    )
+    return (
+        f"{len(found.agents)} agents on {len(found.datasets)} data sets ({kind}; "
+        f"{listed([f'{int(n):,}' for n in dict.fromkeys(row['transitions'] for row in found.members)])} transitions), "
+        f"{len({row['seed'] for row in found.members})} seeds in one stack: {_or(updates)} updates of {_or(batches)} "
+        f"transitions, hidden layers {' or '.join(widths)}.{small}"
+    )
+
+
+def _or(counts: list[int]) -> str:
+    return " or ".join(f"{count:,}" for count in counts)
+
+
+def _settings(found: Offline) -> str:
+    """The settings that differ from the agents' defaults: those of all tasks, then of single ones."""
+    parts = []
+    for agent in found.agents:
+        rows = {name: found.of(agent=agent, dataset=name) for name in found.datasets}
+        by_task = {name: dict(json.loads(mine[0]["settings"])) for name, mine in rows.items() if mine}
+        common = {
+            key: value
+            for key, value in next(iter(by_task.values())).items()
+            if all(key in one and one[key] == value for one in by_task.values())
+        }
+        told = [_words(common)] if common else []
+        for name, one in by_task.items():
+            if own := {key: value for key, value in one.items() if key not in common}:
+                told.append(f"on {short(name)} {_words(own)}")
+        parts.append(f"{agent} {'; '.join(told) or 'none'}")
+    return (
+        "Settings other than the agents' defaults, fixed before the study's seeds were run: " + ". ".join(parts) + "."
+    )
+
+
+def _words(settings: dict[str, object]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else json.dumps(value)
