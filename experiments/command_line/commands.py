@@ -59,6 +59,7 @@ BENCHES = {
         "online_study.study:offline_to_online",
         "what becomes of agents that were trained on data when they go online: dip, gain, regret",
     ),
+    "offline": ("offline_study.study:offline", "offline agents on the same data, with the same budget for all"),
     "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...
