@@ -68,7 +68,7 @@ def test_an_interrupted_run_ends_as_one_that_never_was(
     ("words", "message"),
     [
         (["--labels", "regret"], "labels 'regret' cannot answer in the loop, expected one of partial_return"),
-        (["--label-skip", "0.1"], "--label-margin is missing"),
+        (["--labels", "partial_return:mean", "--label-skip", "0.1"], "--label-margin is missing"),
         (["--pairs", "5"], "--pairs has no effect: the agent asks its own questions"),
         (["--reward-updates", "5"], "--reward-updates has no effect: sessions fit the reward"),
         (["--query", "uniform", "--query-candidates", "5"], "--query-candidates has no effect"),

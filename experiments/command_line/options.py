@@ -12,6 +12,7 @@ import tyro
 
 from pbrl.errors import InputError
 
+from .front_options import FrontOptions
 from .online_options import MOST, OnlineOptions
 from .query_options import QueryOptions
 
@@ -68,7 +69,8 @@ class LabelOptions:
     """Weight of each step relative to the next one: below 1, late steps of a segment count more."""
     label_margin: Number = None
     """What label-equal and label-skip are shares of, in units of the score. By default, for partial_return alone, the
-    mean return of a segment."""
+    mean return of a segment: over the data set, or for an agent that asks in the loop over the member's last ten
+    episodes (where that is negative, nothing is skipped or a tie)."""
     label_gamma: Number = None
     """Discount of partial_return:discounted, which needs it."""
     label_users: int = 1
@@ -121,6 +123,7 @@ class TrainOptions:
     run: RunOptions = field(default_factory=RunOptions)
     online: OnlineOptions = field(default_factory=OnlineOptions)
     query: QueryOptions = field(default_factory=QueryOptions)
+    front: FrontOptions = field(default_factory=FrontOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
@@ -202,11 +205,14 @@ class TrainOptions:
         label = {**content["label"], "label_beta": float(content["label"]["label_beta"])}
         run = {**content["run"], "out": Path(content["run"]["out"]), "seed": tuple(content["run"]["seed"])}
         label["labels"] = tuple(label["labels"])
+        front = content.get("front", {})  # runs of before there were fronts have none
+        front = {**front, "reference_point": tuple(front.get("reference_point", ()))}
         return cls(
-            DataOptions(**content["data"]),
-            LabelOptions(**label),
-            RunOptions(**run),
-            OnlineOptions(**content["online"]),
-            QueryOptions(**content["query"]),
-            MachineOptions(**content["machine"]),
+            data=DataOptions(**content["data"]),
+            label=LabelOptions(**label),
+            run=RunOptions(**run),
+            online=OnlineOptions(**content["online"]),
+            query=QueryOptions(**content["query"]),
+            front=FrontOptions(**front),
+            machine=MachineOptions(**content["machine"]),
         )

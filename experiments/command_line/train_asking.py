@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -86,15 +86,18 @@ def teacher(options: LabelOptions, labels: str, spec: Spec) -> Teacher | General
     if labels not in ANSWERED and not is_named(labels):
         expected = ", ".join((*ANSWERED, *EXAMPLES))
         raise InputError(f"labels {labels!r} cannot answer in the loop, expected one of {expected}")
-    if options.label_margin is None and (options.label_skip or options.label_equal):
-        raise InputError("--label-margin is missing, expected a number above 0 in units of a segment's return")
+    margin: float | Literal["moving"] | None = options.label_margin
+    if margin is None and (options.label_skip or options.label_equal):
+        if labels not in IN_REWARD:
+            raise InputError(f"--label-margin is missing, expected a number above 0 in units of {labels!r}")
+        margin = "moving"
     faults = {name: getattr(options, f"label_{name}") for name in ("beta", "myopia", "skip", "equal", "mistake")}
     if is_named(labels):
         return make_named(labels, spec, margin=options.label_margin, **faults)
     return make_labeler(
         labels,
         gamma=options.label_gamma if labels == DISCOUNTED else None,
-        margin=options.label_margin,
+        margin=margin,
         **faults,
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import rng
 from ..data.preferences import Pairs
 from .protocols import Labeler
+from .teachers import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,14 @@ class Question:
         member: whose question it is.
         number: how many questions the member asked before.
         pair: one pair. Its true rewards are there for scripted teachers; a question that is asked again has none.
+        margin: what a segment of the member has lately been worth, for scripted teachers, too (``labelers.margin``).
     """
 
     name: int
     member: int
     number: int
     pair: Pairs
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class AtOnce:
         """Let the labeler answer."""
         for question in questions:
             key = rng.fold(self.keys[question.member], "answer", question.number)
-            label = self.labelers[question.member](question.pair, key).label.tolist()
+            labeler = self.labelers[question.member]
+            if isinstance(labeler, Teacher):
+                labeler = labeler.at(question.margin)
+            label = labeler(question.pair, key).label.tolist()
             self._told.append(Answer(question.name, label[0] if label else None))
 
     def answers(self) -> Sequence[Answer]:

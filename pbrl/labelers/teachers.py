@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class Teacher:
         mistake: probability that an answer is turned round.
         margin: the unit of the two thresholds, in units of the score; B-Pref's is ``mean_segment_return``. Where that
             is negative (as in tasks of pure cost) B-Pref's rule has no meaning, and a positive margin must be named.
+            "moving": for questions in the loop, each of which brings its own (see ``at``).
         soft: give the probability that this teacher answers "second" (after mistakes) instead of drawing an answer.
 
     Raises:
@@ -59,7 +60,7 @@ class Teacher:
     skip: float = 0.0
     equal: float = 0.0
     mistake: float = 0.0
-    margin: float | None = None
+    margin: float | Literal["moving"] | None = None
     soft: bool = False
 
     def __post_init__(self) -> None:
@@ -75,13 +76,24 @@ class Teacher:
                 raise InputError(f"Teacher.{name} is {getattr(self, name)}, expected between {low} and {high}")
         if self.myopia < 1 and not isinstance(self.score, StepScore):
             raise InputError(f"Teacher.myopia is {self.myopia}, but the score {self.score} is not a sum over steps")
-        if (self.skip or self.equal) and not (self.margin is not None and self.margin > 0):
+        if (self.skip or self.equal) and not (self.margin == "moving" or (self.margin is not None and self.margin > 0)):
             raise InputError(
                 f"Teacher.margin is {self.margin}, expected above 0: skip and equal are fractions of it "
                 "(with negative returns, name a margin in units of the score)"
             )
         if self.margin is not None and not (self.skip or self.equal):
             raise InputError(f"Teacher.margin is {self.margin}, but neither skip nor equal uses it: expected None")
+
+    def at(self, margin: float | None) -> Teacher:
+        """This teacher, its moving margin (if it has one) being ``margin``.
+
+        Where that is not above 0, nothing is skipped and nothing is a tie, as in B-Pref.
+        """
+        if self.margin != "moving":
+            return self
+        if margin is None or not margin > 0:
+            return dataclasses.replace(self, skip=0.0, equal=0.0, margin=None)
+        return dataclasses.replace(self, margin=margin)
 
     def __str__(self) -> str:
         faults = [
@@ -93,6 +105,8 @@ class Teacher:
 
     def __call__(self, pairs: Pairs, key: Tensor) -> Preferences:
         """Answer; see the class. The draws depend on ``key`` and on a pair's position alone."""
+        if self.margin == "moving":
+            raise InputError("Teacher.margin is 'moving', but these pairs bring none: expected a number")
         score = self.score(pairs.segments)
         key = scalar(key).to(score.device)
         first, second = score[pairs.first], score[pairs.second]

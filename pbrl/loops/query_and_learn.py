@@ -41,6 +41,7 @@ from ..data.segments import Segments
 from ..data.source import Transitions
 from ..errors import InputError
 from ..labelers.desk import Desk, Question
+from ..labelers.margin import recent_segment_return
 from ..queries import candidates, choose
 from ..query_schedule import Interview
 from ..state_entropy import state_entropy
@@ -200,9 +201,11 @@ def _questions(
         known=questions.state[:, :asked] != FREE,
     )
     new = []
+    margin = recent_segment_return(buffer, length)
     for member, many in enumerate(count.tolist()):
         place = torch.arange(many, device=obs.device) if chosen is None else chosen[member, :many]
-        new += _put(questions, drawn, member, place, buffer.spec.name)
+        put = _put(questions, drawn, member, place, buffer.spec.name)
+        new += [dataclasses.replace(question, margin=margin[member]) for question in put]
     return new
 
 
