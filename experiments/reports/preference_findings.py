@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pbrl.statistics import Interval
 
 from .preference_rows import UNLABELLED, Study, short
-from .preference_tables import over_tasks
+from .preference_tables import interval_cell, over_tasks
 from .score_tables import interval, words
 
 ENOUGH = 0.9
@@ -78,7 +78,8 @@ def _contrast(study: Study) -> str:
     for dataset in study.datasets:
         pair = [_score(study, agent, dataset, "regret", most) for agent in ("cpl", "sft")]
         if all(math.isfinite(one.low) for one in pair):
-            sides.setdefault(order(*pair), []).append(short(dataset))
+            told = f"{short(dataset)} ({interval_cell(pair[0])} against {interval_cell(pair[1])})"
+            sides.setdefault(order(*pair), []).append(told)
     texts = {"above": "above SFT's on", "level": "not apart from SFT's on", "below": "below SFT's on"}
     parts = [f"{text} {listed(sides[side])}" for side, text in texts.items() if side in sides]
     return f"With {most} regret labels, CPL's interval lies {'; '.join(parts)}." if parts else ""
