@@ -20,22 +20,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pbrl.agent import Judge, Metrics, RewardLearner
-from pbrl.data.dataset import Dataset
-from pbrl.data.source import Batch, Source, Wants
-from pbrl.errors import InputError
+from pbrl.data.source import Source
 from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.reward_first import R, RewardFirst
 from pbrl.spec import Spec
 
 from ..offline.iql import IQL, IQLConfig
 from .reward_model import Aggregate, Feedback, Link, RewardModel, RewardModelConfig
-
-_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -103,83 +98,25 @@ def prefixed(config: Any, prefix: str, part: type[Any]) -> dict[str, Any]:
     return {name: getattr(config, prefix + name) for name in own}
 
 
-class SegmentReward(RewardLearner, Judge, Protocol):
-    """What a first stage learns: a reward that is fitted to preferences between segments."""
+class RewardThenIQL(RewardFirst[R, IQL]):
+    """Stacked learners that fit a reward to preferences first, and let IQL learn from it then."""
 
-
-R = TypeVar("R", bound=SegmentReward)
-
-
-class RewardThenIQL(nn.Module, Generic[R]):
-    """Stacked learners that fit a reward to preferences first, and let IQL learn from it then.
-
-    Attributes:
-        name: what an error calls the agent.
-    """
-
-    name: ClassVar[str]
+    iql: IQL
     reward_bias: Tensor
 
     def __init__(self, spec: Spec, members: Members[Any], model: R) -> None:
         """``members`` are IQL's, with ``reward_updates`` and ``reward_bias`` beside."""
-        super().__init__()
-        self.config = members.shared
-        self.model = model
-        self.iql = IQL(spec, members)
+        super().__init__(members.shared, model, IQL(spec, members), "iql")
         self.register_buffer("reward_bias", members.column("reward_bias"))
-
-    @property
-    def keys(self) -> Tensor:
-        """[P] int64, the members' keys."""
-        return self.iql.keys
-
-    @property
-    def updates(self) -> int:
-        """How many updates have been made, of both stages."""
-        return self.model.updates + self.iql.updates
-
-    @property
-    def boundaries(self) -> tuple[int, ...]:
-        """IQL begins after ``reward_updates``."""
-        return (self.config.reward_updates,)
 
     def prepare(self, source: Source) -> Source:
         """In the second stage, the source with each member's learned rewards, scaled and shifted."""
-        data = source.dataset
-        if data is None:
-            raise InputError(f"{self.name} learns from transitions too, expected a data set and not preferences alone")
+        source = super().prepare(source)
         if self.updates < self.config.reward_updates:
             return source
-        prepared = self.iql.prepare(source.with_reward(self.relabel(data)))
+        prepared = self.iql.prepare(source)
         assert prepared.rew is not None  # it has just been given
         return prepared.with_reward(prepared.rew + self.reward_bias[:, None])
-
-    def relabel(self, data: Dataset) -> Tensor:
-        """Each member's learned rewards of all rows of a data set: [P, N]."""
-        dtype = self.iql.gamma.dtype
-        obs, act = (x.to(self.keys.device, dtype).expand(len(self.keys), -1, -1) for x in (data.obs, data.act))
-        parts = [self.model.reward(o, a) for o, a in zip(obs.split(_ROWS, 1), act.split(_ROWS, 1))]
-        return torch.cat(parts, dim=1)
-
-    def wants(self) -> Wants:
-        """Labelled pairs, then transitions."""
-        return self.model.wants() if self.updates < self.config.reward_updates else self.iql.wants()
-
-    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
-        """obs [P, B, O] -> [P, B, A]."""
-        return self.iql.act(obs, key)
-
-    def reward(self, obs: Tensor, act: Tensor) -> Tensor:
-        """The learned reward, not scaled: obs [P, B, O], act [P, B, A] -> [P, B]."""
-        return self.model.reward(obs, act)
-
-    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Each segment's learned reward: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
-        return self.model.judge(obs, act)
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step of the reward model, then of IQL."""
-        return self.model.update(batch) if self.updates < self.config.reward_updates else self.iql.update(batch)
 
 
 class PIQL(RewardThenIQL[RewardModel]):

@@ -26,21 +26,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from pbrl import rng
-from pbrl.agent import Metrics
-from pbrl.data.source import Batch, Source, Wants
-from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import StackedMLP
+from pbrl.nets import critics
+from pbrl.reward_first import RewardFirst
 from pbrl.spec import Spec
 
 from ..off_policy.sac import SAC, SACConfig
 from .reward_model import RewardModel, RewardModelConfig
-
-_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -93,71 +86,26 @@ def _reward_config(config: PEBBLEConfig) -> RewardModelConfig:
 class FreshSAC(SAC):
     """SAC that can begin its critics afresh."""
 
+    def __init__(self, spec: Spec, members: Members[SACConfig]) -> None:
+        super().__init__(spec, members)
+        self.spec = spec
+
     def forget_critic(self) -> None:
         """Critics, their targets and their optimiser are as they were before the first update."""
-        first = self.q.layers[0]
-        assert isinstance(first.weight, Tensor)
-        sizes = (first.weight.shape[-2], *self.config.hidden, 1)
-        fresh = StackedMLP(
-            rng.fold(self.keys, "q"), sizes, ensemble=self.config.critics, dtype=first.weight.dtype
-        ).state_dict()
-        self.q.load_state_dict(fresh)
-        self.target.load_state_dict(fresh)
+        config, dtype = self.config, self.gamma.dtype
+        fresh, _ = critics(rng.fold(self.keys, "q"), self.spec, config.hidden, count=config.critics, dtype=dtype)
+        self.q.load_state_dict(fresh.state_dict())
+        self.target.load_state_dict(fresh.state_dict())
         self.critic_adam.reset()
 
 
-class PEBBLE(nn.Module):
+class PEBBLE(RewardFirst[RewardModel, FreshSAC]):
     """Stacked PEBBLE: ``model`` is the reward learner, ``agent`` learns from its rewards."""
 
+    name = "pebble"
+    agent: FreshSAC
+
     def __init__(self, spec: Spec, members: Members[PEBBLEConfig]) -> None:
-        super().__init__()
-        self.config = members.shared
         configs = tuple(_reward_config(config) for config in members.configs)
-        self.model = RewardModel(spec, Members(configs, members.seeds, members.dtype, members.device, members.compile))
-        self.agent = FreshSAC(spec, members)
-
-    @property
-    def keys(self) -> Tensor:
-        """[P] int64, the members' keys."""
-        return self.agent.keys
-
-    @property
-    def updates(self) -> int:
-        """How many updates have been made, of the reward model and of SAC."""
-        return self.model.updates + self.agent.updates
-
-    @property
-    def boundaries(self) -> tuple[int, ...]:
-        """With stored data, SAC begins after ``reward_updates``."""
-        return (self.config.reward_updates,)
-
-    def prepare(self, source: Source) -> Source:
-        """In the second stage, the source with each member's learned rewards."""
-        data = source.dataset
-        if data is None:
-            raise InputError("pebble learns from transitions too, expected a data set and not preferences alone")
-        if self.updates < self.config.reward_updates:
-            return source
-        obs, act = (x.to(self.agent.gamma).expand(len(self.keys), -1, -1) for x in (data.obs, data.act))
-        parts = [self.model.reward(o, a) for o, a in zip(obs.split(_ROWS, 1), act.split(_ROWS, 1))]
-        return source.with_reward(torch.cat(parts, dim=1))
-
-    def wants(self) -> Wants:
-        """Labelled pairs, then transitions."""
-        return self.model.wants() if self.updates < self.config.reward_updates else self.agent.wants()
-
-    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
-        """obs [P, B, O] -> [P, B, A]."""
-        return self.agent.act(obs, key)
-
-    def reward(self, obs: Tensor, act: Tensor) -> Tensor:
-        """The learned reward: obs [P, B, O], act [P, B, A] -> [P, B]."""
-        return self.model.reward(obs, act)
-
-    def judge(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Each segment's learned reward: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
-        return self.model.judge(obs, act)
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step of the reward model, then of SAC."""
-        return self.model.update(batch) if self.updates < self.config.reward_updates else self.agent.update(batch)
+        model = RewardModel(spec, Members(configs, members.seeds, members.dtype, members.device, members.compile))
+        super().__init__(members.shared, model, FreshSAC(spec, members), "agent")
