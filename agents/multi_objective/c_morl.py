@@ -142,7 +142,7 @@ class CMORL(nn.Module):
         super().__init__()
         if spec.objectives < 2:
             raise InputError(f"{spec.name} has one objective, expected at least 2: c_morl finds fronts (try ppo)")
-        self.spec, self.config, count = spec, members.shared, members.shared.policies
+        self.spec, self.members, self.config, count = spec, members, members.shared, members.shared.policies
         self.register_buffer("keys", members.keys)
         given = pareto.spread_weights(spec.objectives, count) if weights is None else weights.cpu().numpy()
         if given.shape != (count, spec.objectives):
@@ -204,6 +204,19 @@ class CMORL(nn.Module):
         self._server[0].load_vectors(policy.squeeze(1))
         return self._server[0].act(obs, key)
 
+    @property
+    def weights(self) -> Tensor:
+        """[P, K] the preference weights that it acts by."""
+        return self.preference
+
+    def policies(self, rows: Tensor) -> ActorCritic:
+        """Those in rows [P, N] of the archive, as one stack of N P: row n of member p is place n P + p."""
+        count = rows.shape[1]
+        many = dataclasses.replace(self.members, configs=self.members.configs * count, seeds=self.members.seeds * count)
+        stack = ActorCritic(self.spec, many)
+        stack.load_vectors(grouped.apart(self.archive.row(rows)[1], count, axis=1).squeeze(1))
+        return stack
+
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
         """obs [P, N, O] -> actions [P, N, A] of all policies in training, not yet clipped."""
         keys = torch.cat([rng.fold(key, "policy", s) for s in range(self.config.policies)])
@@ -231,12 +244,12 @@ class CMORL(nn.Module):
         self.core.count.value += 1
         past = self.updates - self.config.init_updates
         if past >= 0 and past % self.config.extension_updates == 0:
-            self._extend()
+            self.extend()
         means = {name: self._folded(torch.stack(values).mean(0)).mean(1) for name, values in seen.items()}
         return means | {"archived": self.archive.used.sum(1).to(self.core.gamma.dtype)}
 
     @torch.no_grad()
-    def _extend(self) -> None:
+    def extend(self) -> None:
         """Every policy in training becomes one of the archive, to be improved in one objective within limits."""
         count, objectives = self.config.policies, self.spec.objectives
         chosen = self.archive.select(-(-count // objectives)).repeat_interleave(objectives, 1)[:, :count]  # [P, S]

@@ -11,9 +11,11 @@ from pbrl.agent import Agent, Asker, GoesOnline, Learner
 from pbrl.arena import Compared
 from pbrl.data.source import Wants
 from pbrl.errors import InputError
+from pbrl.front import Frontier, Weighing
 from pbrl.spec import Spec
 
 from .arguments import option
+from .front_options import FrontOptions, check_reference
 from .online_options import OnlineOptions
 from .options import TrainOptions
 from .problem import Simulator
@@ -67,9 +69,9 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
     """Raise InputError unless the agent can learn from what it is going to get: data, a simulator, or both."""
     wants, online = set(learner.wants()), options.online
     objectives = spec_of_simulator(options.data.env).objectives if online.env_steps and options.data.env else 1
-    if objectives > 1 and options.run.episodes:
+    if objectives > 1 and not isinstance(learner, Weighing):
         found = f"{options.data.env} has {objectives} rewards per step"
-        raise InputError(f"{found} and no single score, expected --episodes 0: no evaluation while {agent} learns")
+        raise InputError(f"{agent} learns from one reward and {found}, expected an agent such as ppo, mdpo or c_morl")
     if online.env_steps and options.data.env and (wants != {"rollout"} or isinstance(learner, Compared)):
         choices = spec_of_simulator(options.data.env).actions
         if choices is not None:
@@ -97,6 +99,18 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
         raise InputError(f"{agent} cannot learn online: it does not learn from rewards, {_SUCH_AS}")
     if online.replay in ("prefill", "mixed") and options.data.dataset is None:
         raise InputError(f"--replay is {online.replay} but there is no --dataset, expected one or --replay empty")
+
+
+def check_front(learner: Learner, agent: str, options: TrainOptions, given: Collection[str]) -> None:
+    """Raise InputError where an option of ``FrontOptions`` was ``given`` that has no effect, or does not fit."""
+    named = sorted({item.name for item in dataclasses.fields(FrontOptions)} & set(given))
+    if not isinstance(learner, Frontier) or not options.run.episodes:
+        reason = "there is no evaluation" if isinstance(learner, Frontier) else f"{agent} keeps no archive of policies"
+        for name in named:
+            raise InputError(f"{option(name)} has no effect: {reason}, expected it left out")
+        return
+    spec = spec_of_simulator(options.data.env)
+    check_reference(options.front.reference_point, spec.name, spec.objectives)
 
 
 def check_place(where: Simulator | None, options: TrainOptions) -> None:

@@ -16,12 +16,13 @@ from pbrl.arena import Compared
 from pbrl.data import Dataset, Preferences
 from pbrl.data.source import Source
 from pbrl.errors import InputError
+from pbrl.front import Frontier
 from pbrl.run import Run
 
 from .arguments import Request
 from .compared import check_effect as check_compared_effect
 from .online_problem import check_effect as check_online_effect
-from .online_problem import check_learner, check_place, spec_of_simulator, wants_online
+from .online_problem import check_front, check_learner, check_place, spec_of_simulator, wants_online
 from .options import TrainOptions
 from .population import Machine, Population, fitted, machine, make_learner, populate
 from .problem import (
@@ -90,6 +91,7 @@ def plan(request: Request) -> Plan:
     learner = make_learner(request, spec, population)
     check_learner(learner, request.agent, population.members.shared, options)
     check_online_effect(options, request.given, on_policy="rollout" in wants_online(learner), agent=request.agent)
+    check_front(learner, request.agent, options, request.given)
     asks = online and isinstance(learner, Asker)
     check_query_effect(options, request.given, asks=asks, config=population.members.shared)
     if online:
@@ -127,6 +129,13 @@ def plan(request: Request) -> Plan:
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
     if schedule is not None:
         identity["asking"] = {"by": list(map(str, teachers)), **dataclasses.asdict(schedule)}
+    if isinstance(learner, Frontier) and where is not None and options.run.episodes:
+        reference, gamma = options.front.measured(where.env)
+        corner, most = None if reference is None else list(reference), options.front.front_policies
+        identity["front"] = {"reference": corner, "gamma": gamma, "policies": most}
+        if reference is None:
+            expected = "give --reference-point, a return below all that count for each objective"
+            notes = [*notes, f"no hypervolume: {where.env} has no customary reference point, {expected}"]
     if compares:
         identity["compared"] = [{"by": str(each), "margin": getattr(each, "margin", None)} for each in teachers]
     nobody = (None,) * len(population.members)

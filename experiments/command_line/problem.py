@@ -246,6 +246,9 @@ def check_simulator(env: str, spec: Spec) -> None:
     if (found.obs_size, found.act_size) != (spec.obs_size, spec.act_size):
         sizes = f"{found.obs_size} observations and {found.act_size} actions"
         raise InputError(f"environment {env} has {sizes}, expected {spec.obs_size} and {spec.act_size} as {spec.name}")
+    if found.objectives != spec.objectives:
+        many = f"{found.objectives} reward{'s' * (found.objectives > 1)} per step"
+        raise InputError(f"environment {env} has {many}, expected {spec.objectives} as {spec.name}")
     if found.horizon is None:
         raise InputError(f"environment {env} has no time limit, expected one that ends every episode")
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from pbrl.front import Weighing
 from pbrl.handover import handover
 from pbrl.run import Run
 from pbrl.statistics import iqm, stratified_bootstrap
@@ -16,6 +17,8 @@ from .plan import Plan
 
 WORDS = {"updates": "updates", "env_steps": "environment steps"}
 """What a run's series count, in words."""
+FRONT = ("hypervolume", "expected_utility", "sparsity", "front_points")
+"""What a run records of fronts."""
 
 
 def main_metric(run: Run) -> str | None:
@@ -30,7 +33,7 @@ def title(metric: str) -> str:
         "score": "normalised score (0: random, 100: expert)",
         "return": "return",
         "held_out_accuracy": "share of held-out labels predicted",
-    }.get(metric, metric)
+    }.get(metric, metric.replace("_", " "))
 
 
 def interval(values: Sequence[float] | NDArray[np.float64]) -> str:
@@ -55,9 +58,9 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
     scores = np.asarray(values)  # [P, N]
     accuracy = np.asarray(run.series("held_out_accuracy")[1])
     groups = planned.population.groups
-    table = Table(
-        title=f"{planned.request.agent}: {title(metric)}, IQM over seeds with 95 % interval", title_justify="left"
-    )
+    several = _objectives(run)
+    judge = f"return weighed by {_weights(planned)}" if several else title(metric)
+    table = Table(title=f"{planned.request.agent}: {judge}, IQM over seeds with 95 % interval", title_justify="left")
     table.add_column("members")
     table.add_column("seeds", justify="right")
     table.add_column(f"last (at {updates[-1]} {WORDS[run.count]})", justify="right")
@@ -80,8 +83,43 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
             row += [interval(changed.regret[mine])] if metric == "score" else []
         table.add_row(*row)
     yield table
+    if several:
+        yield _vectors(planned, run, several)
     if len(set(groups)) == len(groups):
         yield "One seed says little: give several, as in --seed 0 1 2 3 4 5 6 7, for intervals."
+
+
+def _objectives(run: Run) -> list[str]:
+    """The names of the returns of each objective, where there are several."""
+    recorded = {row["name"] for row in run.metrics()}
+    return sorted((name for name in recorded if name.startswith("return_")), key=lambda name: int(name[7:]))
+
+
+def _weights(planned: Plan) -> str:
+    """The preference weights, or that they differ."""
+    assert isinstance(planned.learner, Weighing)  # who else has returns of several objectives
+    rows = {" ".join(f"{x:.3g}" for x in row) for row in planned.learner.weights.tolist()}
+    return rows.pop() if len(rows) == 1 else "each member's own weights"
+
+
+def _vectors(planned: Plan, run: Run, names: Sequence[str]) -> Table:
+    """The last return of each objective, and what fronts are worth, of each group of members."""
+    told = planned.identity.get("front")
+    what = "the last return of each objective"
+    if told is not None:
+        corner = "none" if told["reference"] is None else " ".join(f"{x:g}" for x in told["reference"])
+        what += f"; fronts at reference point {corner} and discount {told['gamma']:g}"
+    made = Table(title=what, title_justify="left")
+    made.add_column("members")
+    columns = {name: run.series(name)[1] for name in (*names, *FRONT)}
+    columns = {name: values for name, values in columns.items() if values}
+    for name in columns:
+        made.add_column(name.replace("_", " "), justify="right")
+    groups = planned.population.groups
+    for group in dict.fromkeys(groups):
+        mine = [i for i, name in enumerate(groups) if name == group]
+        made.add_row(group, *(interval([values[i][-1] for i in mine]) for values in columns.values()))
+    return made
 
 
 def draw(planned: Plan, run: Run) -> None:
@@ -89,7 +127,7 @@ def draw(planned: Plan, run: Run) -> None:
     from pbrl import figures  # matplotlib takes a second to import
 
     groups = planned.population.groups
-    for metric in ("score", "return", "held_out_accuracy"):
+    for metric in ("score", "return", "held_out_accuracy", "hypervolume", "expected_utility"):
         updates, values = run.series(metric)
         if len(updates) < 2 or (metric == "return" and main_metric(run) == "score"):
             continue

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 
 import envs
 from pbrl import evaluation, loops
+from pbrl import front as fronts
 from pbrl.agent import Agent, Judge
+from pbrl.evaluation import Floats
+from pbrl.front import Frontier, Weighing
 from pbrl.run import Run
 
 from .. import held_out
+from . import front_file
 from .plan import Plan
 from .population import Machine
 from .train_online import train_online
@@ -50,7 +56,9 @@ def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None
                     run.save(learner)
                 watch(now, values)
         if options.online.env_steps:
-            train_online(planned, run, record, watch, measure)
+            train_online(
+                planned, run, record, watch, lambda now: {**measure(planned), **measure_front(planned, run, now)}
+            )
 
 
 def measure(planned: Plan) -> dict[str, Sequence[float]]:
@@ -60,12 +68,43 @@ def measure(planned: Plan) -> dict[str, Sequence[float]]:
     episodes = planned.request.options.run.episodes
     if planned.simulator is not None and episodes and isinstance(learner, Agent):
         scores = play(learner, planned.simulator.env, len(members), episodes, planned.machine)
-        found["return"] = scores.mean.tolist()
+        found |= {name: value.tolist() for name, value in returns_of(learner, scores).items()}
         if planned.simulator.reference is not None:
             found["score"] = evaluation.normalise(scores.mean, planned.simulator.reference).tolist()
     if planned.held_out[0] is not None and isinstance(learner, Judge):
         found["held_out_accuracy"] = _held_out(planned)
     return found
+
+
+def returns_of(learner: Agent, scores: evaluation.Scores) -> dict[str, Floats]:
+    """Mean returns, [P] each: ``return``; of several objectives each, return_0 on, and ``return`` is what they weigh.
+
+    The weights are those that the learner learns or acts by.
+    """
+    if scores.mean.ndim == 1:
+        return {"return": scores.mean}
+    assert isinstance(learner, Weighing)  # check_learner sees to it
+    weights = learner.weights.cpu().double().numpy()
+    each = {f"return_{k}": column for k, column in enumerate(scores.mean.T)}
+    return {"return": np.asarray((weights * scores.mean).sum(1)), **each}
+
+
+def measure_front(planned: Plan, run: Run, env_steps: int) -> dict[str, Sequence[float]]:
+    """What the fronts of agents that keep an archive are worth, played anew; their points go to the run's folder."""
+    learner, told = planned.learner, planned.identity.get("front")
+    if told is None or not isinstance(learner, Frontier) or planned.simulator is None:
+        return {}
+    front = fronts.play_front(
+        learner,
+        partial(envs.make, planned.simulator.env),
+        episodes=planned.request.options.run.episodes,
+        most=told["policies"],
+        gamma=told["gamma"],
+        device=planned.machine.device,
+        dtype=planned.machine.dtype,
+    )
+    front_file.write(run.folder / front_file.NAME, front, updates=planned.learner.updates, env_steps=env_steps)
+    return dict(fronts.qualities(front, None if told["reference"] is None else tuple(told["reference"])))
 
 
 def play(

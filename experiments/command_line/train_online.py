@@ -59,7 +59,7 @@ def train_online(
     run: Run,
     record: Record,
     watch: Callable[[int, Mapping[str, Sequence[float]]], None],
-    measure: Callable[[Plan], dict[str, Sequence[float]]],
+    measure: Callable[[int], dict[str, Sequence[float]]],
 ) -> None:
     """Learn in the simulator from the run's checkpoint, or from where the updates on data ended, to the end.
 
@@ -68,7 +68,7 @@ def train_online(
         run: where checkpoints go.
         record: where metrics go.
         watch: called with the count of updates on data plus environment steps, and what was just recorded.
-        measure: what is recorded beside the loop's own metrics at each evaluation.
+        measure: what is recorded beside the loop's own metrics at each evaluation, after so many steps.
 
     Raises:
         InputError: a checkpoint that does not fit, a folder that cannot be written, or an environment that fails; what
@@ -89,7 +89,7 @@ def train_online(
             values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
             due = last or now // options.evaluations_every > before // options.evaluations_every
             if due:
-                values |= measure(planned)
+                values |= measure(now)
             record(learner.updates, values, env_steps=now)
             if due:
                 run.save(learner, collected.state_dict(), env_steps=now)
