@@ -121,7 +121,7 @@ class Client:
             connection.close()
 
     def get(self, path: str, **headers: str | None) -> Reply:
-        return self.request("GET", path, **headers)
+        return self.request("GET", path, None, **headers)
 
     def post(self, path: str, content: Any, **headers: str | None) -> Reply:
         return self.request("POST", path, json.dumps(content).encode(), **headers)

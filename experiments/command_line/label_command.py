@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -80,7 +80,7 @@ class ExportOptions:
     """Folder of labels."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The file, .hdf5. By default preferences.hdf5 in the folder. The table gets the ending .csv."""
-    rows: Annotated[str, tyro.conf.arg(metavar="{each,mean}")] = "each"
+    rows: Literal["each", "mean"] = "each"
     """each: one row for each answer, with its annotator as the user; mean: one for each pair, with the mean."""
     annotator: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="")] = ()
     """Only the answers of these."""
@@ -232,13 +232,10 @@ def _opened(folder: Path) -> Store:
 def _export(options: ExportOptions) -> None:
     from ..labelling.exported import preferences, write_table
 
-    rows = options.rows
-    if rows != "each" and rows != "mean":
-        raise InputError(f"rows is {rows!r}, expected each or mean")
     target = _existing(options.folder) / "preferences.hdf5" if options.out is None else options.out.expanduser()
     store = _opened(options.folder)
     try:
-        found = preferences(store, rows=rows, annotators=options.annotator, question=options.question)
+        found = preferences(store, rows=options.rows, annotators=options.annotator, question=options.question)
         found.save(target)
         write_table(store, target.with_suffix(".csv"))
     finally:

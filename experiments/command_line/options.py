@@ -44,7 +44,8 @@ class LabelOptions:
     labels: tuple[str, ...] = ()
     """partial_return (or with :sum, :mean, :discounted), regret (or with :dir, :dis_dir, :sum, :dis_sum), or a file of
     answers: our .hdf5 or .npz of humans; or what no reward explains: votes of columns such as majority:obs0,-obs1,act0
-    or share:obs0,obs1, or slow_then_fast:obs1:0.3. Several: members for each. none (or true_reward): for agents that
+    or share:obs0,obs1, or slow_then_fast:obs1:0.3; for agents that ask, page (or page:FOLDER): people answer at the
+    page of pbrl label. Several: members for each. none (or true_reward): for agents that
     take no labels. By default partial_return if the agent takes labels."""
     pairs: int = 1000
     """How many pairs of segments to learn from (less those that label-skip skips)."""

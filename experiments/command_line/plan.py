@@ -39,7 +39,7 @@ from .problem import (
     spec_of,
 )
 from .train_asking import check_effect as check_query_effect
-from .train_asking import schedule_of, teacher
+from .train_asking import is_page, schedule_of, teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,8 @@ def plan(request: Request) -> Plan:
         raise InputError(
             f"labels are {' and '.join(labels)}, expected one of them: all members learn the same rankings"
         )
-    teachers = [teacher(options.label, name, spec) for name in labels] if asks or compares else []
+    scripted = [name for name in labels if not is_page(name)] if asks or compares else []
+    teachers = [teacher(options.label, name, spec) for name in scripted]
     schedule = schedule_of(options) if asks else None
     stored_answers = wants_pairs and not asks
     where_from = (dataset, options.data.dataset)

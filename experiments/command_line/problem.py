@@ -264,7 +264,8 @@ def check_labels(labels: tuple[str, ...], agent: str, wants_pairs: bool) -> tupl
     for name in labels:
         if labels.count(name) > 1:
             raise InputError(f"labels {name!r} are given twice, expected different ones")
-        if not is_file(name) and not is_named(name) and name not in (*LABELERS, *UNLABELLED):
+        known = name.partition(":")[0] == "page" or name in (*LABELERS, *UNLABELLED)  # a page answers those who ask
+        if not known and not is_file(name) and not is_named(name):
             expected = ", ".join((*LABELERS, *EXAMPLES, *UNLABELLED))
             raise InputError(f"unknown labels {name!r}, expected a file or one of {expected}")
         if (name in UNLABELLED) == wants_pairs:
@@ -321,5 +322,7 @@ def check_effect(
 
 
 def absolute(name: str | None) -> str | None:
-    """A path as one that holds in every folder; a data set's name as it is."""
+    """A path as one that holds in every folder, also in page:FOLDER; a data set's name as it is."""
+    if name is not None and name.startswith("page:"):
+        return f"page:{Path(name.removeprefix('page:')).expanduser().resolve()}"
     return str(Path(name).expanduser().resolve()) if name is not None and Path(name).expanduser().exists() else name

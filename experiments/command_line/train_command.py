@@ -20,6 +20,7 @@ from . import score_table
 from .arguments import parse, words
 from .progress import bar
 from .train import train as fit
+from .train_asking import is_page, label_folder
 
 HELP = """usage: pbrl train AGENT [options]
        pbrl train --resume RUN
@@ -91,6 +92,9 @@ def _follow(planned: planning.Plan, run: Run) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    if is_page(planned.population.labels[0]):
+        place = label_folder(planned.population.labels[0], run.folder)
+        out.print(f"people answer with: pbrl label {place}", highlight=False, soft_wrap=True)
     try:
         unit = "member-steps/s" if options.online.env_steps else "member-updates/s"
         with bar(screen, planned.request.agent, members, since, total, unit) as watch:

@@ -78,7 +78,7 @@ def train_online(
     offline = planned.request.options.offline_updates
     learner = planned.learner
     assert isinstance(learner, Agent)  # check_learner sees to it
-    phase = _phase(planned)
+    phase = _phase(planned, run)
     collected = phase.collected
     try:
         run.load_collected(collected)
@@ -107,10 +107,10 @@ def train_online(
         export(filled, planned, run)
 
 
-def _phase(planned: Plan) -> Phase:
+def _phase(planned: Plan, run: Run) -> Phase:
     """The loop that the learner learns by."""
     if isinstance(planned.learner, Asker):
-        return Phase(*asking(planned))
+        return Phase(*asking(planned, run.folder))
     if isinstance(planned.learner, GoesOnline):
         planned.learner.go_online()
     return _from_rollouts(planned) if set(planned.learner.wants()) == {"rollout"} else _with_replay(planned)

@@ -128,9 +128,9 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        refused = JSONResponse({"error": "expected http"}, 400) if scope["type"] != "http" else None
-        if refused is None:
-            refused = self._refusal(Request(scope))
+        if scope["type"] != "http":  # a websocket: not accepted
+            return
+        refused = self._refusal(Request(scope))
         if refused is not None:
             refused.headers.update(HEADERS)
             await refused(scope, receive, send)
@@ -223,8 +223,7 @@ class Front:
         answer, seconds = body.get("answer"), body.get("seconds")
         if not isinstance(answer, str) or answer not in ANSWERS:
             raise InputError(f"answer is {str(answer)[:40]!r}, expected one of {', '.join(ANSWERS)}")
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 <= seconds <= LONGEST_SECONDS:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SECONDS:
             raise InputError(f"seconds is {str(seconds)[:40]!r}, expected a number from 0 to {LONGEST_SECONDS:g}")
 
         def keep() -> dict[str, Any]:

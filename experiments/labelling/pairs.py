@@ -86,12 +86,17 @@ def check_fits(store: Store, segments: Segments) -> None:
     if known is None:
         return
     sizes = (segments.length, segments.obs.shape[-1], segments.act.shape[-1])
-    kept = (known.length, len(known.obs) // 4 // known.length, len(known.act) // 4 // known.length)
+    kept = sizes_of(known)
     if sizes != kept:
         found = "{} steps with {} observations and {} actions"
         raise InputError(
             f"segments have {found.format(*sizes)}, expected {found.format(*kept)} as those in {store.path}"
         )
+
+
+def sizes_of(segment: Segment) -> tuple[int, int, int]:
+    """Steps, observations and actions of a segment of the store."""
+    return segment.length, len(segment.obs) // 4 // segment.length, len(segment.act) // 4 // segment.length
 
 
 def _falls(place: int, share: float) -> bool:

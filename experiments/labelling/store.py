@@ -12,6 +12,7 @@ ever deleted: an answer that is undone stays, with the time when it was.
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +22,11 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
 
 from pbrl.errors import InputError
+
+T = TypeVar("T", "Segment", "Pair", "Said")
 
 ANSWERS = {"first": 0.0, "second": 1.0, "equal": 0.5, "skip": None}
 """What annotators say, and the probability that the second is preferred which it stands for."""
@@ -211,7 +215,7 @@ class Store:
                 raise
             self._connection.execute("COMMIT")
 
-    def _rows(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[object, ...]]:
+    def _rows(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
@@ -222,7 +226,7 @@ class Store:
 
     def about(self) -> dict[str, str]:
         """What is known of the whole, such as the data set and the question."""
-        return {str(key): str(value) for key, value in self._rows("SELECT key, value FROM about")}
+        return dict(map(tuple, self._rows("SELECT key, value FROM about")))
 
     def tell_about(self, **values: str) -> None:
         """Add to ``about``, or change it."""
@@ -238,38 +242,26 @@ class Store:
         new = 0
         with self._changing() as run:
             for s in segments:
-                values = (
-                    s.id,
-                    s.env,
-                    s.source,
-                    s.fingerprint,
-                    s.row,
-                    s.length,
-                    s.obs,
-                    s.act,
-                    s.rew,
-                    s.last_obs,
-                    s.term,
-                )
-                run(f"INSERT OR IGNORE INTO segment VALUES ({', '.join('?' * 11)})", values)
+                run(f"INSERT OR IGNORE INTO segment VALUES ({', '.join('?' * 11)})", dataclasses.astuple(s))
             for p in pairs:
-                values = (p.id, p.first, p.second, p.question, p.position, p.shared, p.original, p.mirrored, p.run)
-                new += run(f"INSERT OR IGNORE INTO pair VALUES ({', '.join('?' * 9)}, NULL, 0)", values).rowcount
+                new += run(
+                    f"INSERT OR IGNORE INTO pair VALUES ({', '.join('?' * 9)}, NULL, 0)", dataclasses.astuple(p)
+                ).rowcount
         return new
 
     def segment(self, name: str) -> Segment | None:
         """The segment of this id."""
-        found = self._rows("SELECT * FROM segment WHERE id = ?", (name,))
-        return _segment(found[0]) if found else None
+        found = _made(Segment, self._rows("SELECT * FROM segment WHERE id = ?", (name,)))
+        return found[0] if found else None
 
     def segments(self) -> list[Segment]:
         """All segments, in the order in which they came."""
-        return [_segment(row) for row in self._rows("SELECT * FROM segment ORDER BY rowid")]
+        return _made(Segment, self._rows("SELECT * FROM segment ORDER BY rowid"))
 
     def any_segment(self) -> Segment | None:
         """One of them; None without any."""
-        found = self._rows("SELECT * FROM segment LIMIT 1")
-        return _segment(found[0]) if found else None
+        found = _made(Segment, self._rows("SELECT * FROM segment LIMIT 1"))
+        return found[0] if found else None
 
     def pair(self, name: str) -> Pair | None:
         """The pair of this id."""
@@ -278,29 +270,30 @@ class Store:
 
     def pairs(self, where: str = "", values: Sequence[object] = ()) -> list[Pair]:
         """Pairs in the order in which they are asked."""
-        columns = "id, first, second, question, position, shared, original, mirrored, run"
-        return [
-            Pair(*(str(x) for x in row[:4]), float(str(row[4])), bool(row[5]), _text(row[6]), bool(row[7]), str(row[8]))
-            for row in self._rows(f"SELECT {columns} FROM pair {where} ORDER BY position, rowid", values)
-        ]
+        return _made(Pair, self._rows(f"SELECT * FROM pair {where} ORDER BY position, rowid", values))
 
     def open_pairs(self, annotator: str) -> dict[str, int]:
         """The pairs that this annotator may be asked, in order: their ids, and how many pairs wait to repeat each."""
         repeats = "(SELECT count(*) FROM pair AS again WHERE again.original = pair.id)"
         rows = self._rows(f"SELECT id, {repeats} {_OPEN} ORDER BY position, rowid", {"who": annotator})
-        return {str(row[0]): int(str(row[1])) for row in rows}
+        return {row[0]: row[1] for row in rows}
+
+    def next_position(self) -> float:
+        """After all pairs."""
+        found = self._rows("SELECT coalesce(max(position), -1.0) FROM pair")
+        return 1.0 + float(found[0][0])
 
     def done(self, annotator: str) -> int:
         """How many pairs this annotator has answered (or skipped)."""
         found = self._rows("SELECT count(*) FROM answer WHERE annotator = ? AND undone_at IS NULL", (annotator,))
-        return int(str(found[0][0]))
+        return sum(row[0] for row in found)
 
     def pace(self, annotator: str) -> float | None:
         """Median seconds of the annotator's last answers, of anybody's where there are none; None without any."""
         for where, values in (("WHERE annotator = ?", (annotator,)), ("", ())):
             found = self._rows(f"SELECT seconds FROM answer {where} ORDER BY id DESC LIMIT 50", values)
             if found:
-                return median(float(str(row[0])) for row in found)
+                return float(median(row[0] for row in found))
         return None
 
     def last(self, annotator: str) -> tuple[str, str] | None:
@@ -310,7 +303,7 @@ class Store:
             "WHERE annotator = ? AND undone_at IS NULL ORDER BY answer.id DESC LIMIT 1",
             (annotator,),
         )
-        return (str(found[0][0]), str(found[0][1])) if found and found[0][2] is None else None
+        return (found[0][0], found[0][1]) if found and found[0][2] is None else None
 
     def record(self, annotator: str, pair: str, answer: str, seconds: float, nonce: str) -> bool:
         """Keep an answer; False where it was kept already, under the same nonce.
@@ -369,18 +362,7 @@ class Store:
             "mirrored, fingerprint FROM answer JOIN pair ON pair.id = answer.pair JOIN segment ON segment.id = first "
             "WHERE undone_at IS NULL ORDER BY answer.id"
         )
-        return [
-            Said(
-                int(str(row[0])),
-                *(str(x) for x in row[1:4]),
-                float(str(row[4])),
-                *(str(x) for x in row[5:9]),
-                _text(row[9]),
-                bool(row[10]),
-                str(row[11]),
-            )
-            for row in rows
-        ]
+        return _made(Said, rows)
 
     def take(self, run: str, after: int) -> tuple[int, list[tuple[str, str]]]:
         """The answers to a run's pairs, as (pair, answer), that it takes now, or took later than number ``after``.
@@ -399,7 +381,7 @@ class Store:
                 "ORDER BY taken",
                 (run, after),
             ).fetchall()
-        return latest, [(str(pair), str(answer)) for pair, answer in found]
+        return latest, [(pair, answer) for pair, answer in found]
 
     def ask(self, run: str, segments: Iterable[Segment], pairs: Iterable[Pair]) -> None:
         """Put a run's pairs; those that it withdrew before are asked again."""
@@ -415,17 +397,17 @@ class Store:
             execute("UPDATE pair SET withdrawn = 1 WHERE run = ? AND taken IS NULL", (run,))
 
 
-def _segment(row: Sequence[object]) -> Segment:
-    name, env, source, fingerprint = (str(x) for x in row[:4])
-    obs, act, rew, last_obs = (x if isinstance(x, bytes) else None for x in row[6:10])
-    term = None if row[10] is None else bool(row[10])
-    return Segment(
-        name, env, source, fingerprint, int(str(row[4])), int(str(row[5])), obs or b"", act or b"", rew, last_obs, term
-    )
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _made(kind: type[T], rows: Iterable[Sequence[Any]]) -> list[T]:
+    """Dataclasses from rows whose first columns are their fields; numbers that stand for bool become such."""
+    fields = dataclasses.fields(kind)
+    made = []
+    for row in rows:
+        values: dict[str, Any] = {
+            item.name: bool(value) if "bool" in str(item.type) and value is not None else value
+            for item, value in zip(fields, row)
+        }
+        made.append(kind(**values))
+    return made
 
 
 def _now() -> str:
