@@ -124,6 +124,12 @@ def gae(
     return advantage
 
 
+def standardised(advantage: Tensor) -> Tensor:
+    """Less their mean, over their deviation, along the last axis."""
+    centred = advantage - advantage.mean(-1, keepdim=True)
+    return centred / (advantage.std(-1, correction=0, keepdim=True) + 1e-8)
+
+
 def ppo_clip(ratio: Tensor, advantage: Tensor, clip: Tensor | float) -> Tensor:
     """-min(ratio A, clip(ratio, 1 - c, 1 + c) A), elementwise (Schulman et al. 2017, equation 7, turned to a loss)."""
     clip = torch.as_tensor(clip, dtype=ratio.dtype, device=ratio.device)

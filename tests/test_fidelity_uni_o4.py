@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from agents.offline_to_online.uni_o4 import UniO4, UniO4Config, disagreeing, gaussian
+from agents.offline_to_online.uni_o4 import UniO4, UniO4Config
 from pbrl import rng
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Transitions
@@ -17,6 +19,7 @@ from pbrl.dynamics import StackedDynamics, am_q
 from pbrl.errors import InputError
 from pbrl.members import sweep
 from pbrl.optim import Adam, minimise
+from pbrl.policy_ensemble import disagreeing, gaussian
 
 from .twins import DOUBLE, SPEC, A, B, noise_batch, numbers, weights
 
@@ -118,7 +121,7 @@ def test_policies_are_accepted_one_by_one_and_the_best_acts() -> None:
     first, best = agent.accepted.get_parameter("layers.0.bias").clone(), agent.best.clone()
     for parameter in agent.clones.parameters():
         parameter.data.add_(0.1)
-    agent._select(best + numbers(1.0, -1.0, math.nan))
+    agent.select(best + numbers(1.0, -1.0, math.nan))
     torch.testing.assert_close(agent.best.detach(), best + numbers(1.0, 0.0, 0.0))
     now = agent.accepted.get_parameter("layers.0.bias")
     new = agent.clones.get_parameter("layers.0.bias")
@@ -239,6 +242,19 @@ def test_an_agent_that_plays_remembers_it() -> None:
     assert other.wants() == {"rollout": 4}
     obs = noise_batch().obs
     assert torch.equal(agent.act(obs), other.act(obs))
+
+
+def test_its_state_is_what_it_was_before_its_parts_were_shared() -> None:
+    """Names, shapes and sums of absolute values after all stages, recorded when the algorithm was one file."""
+    agent = trained(6)
+    agent.go_online()
+    agent.update({"rollout": rollout(agent)})
+    recorded = json.loads((Path(__file__).parent / "fixtures" / "uni_o4_state.json").read_text())
+    state = agent.state_dict()
+    assert state.keys() - {"keys"} == recorded.keys()
+    for name, (shape, total) in recorded.items():
+        assert list(state[name].shape) == shape, name
+        assert float(state[name].double().abs().sum()) == pytest.approx(total, rel=1e-9, abs=1e-12), name
 
 
 # --- what it finds ----------------------------------------------------------------------------------------------------

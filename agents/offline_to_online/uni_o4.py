@@ -29,9 +29,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pbrl import losses, rng
+from pbrl import losses, passes, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.rollout import Rollout
@@ -42,6 +42,7 @@ from pbrl.heads import Gaussian
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Normalizer, StackedMLP, freeze
 from pbrl.optim import Adam, minimise, track
+from pbrl.policy_ensemble import PolicyEnsemble, gaussian
 from pbrl.spec import Spec
 
 
@@ -138,15 +139,8 @@ class UniO4Config:
             check_sizes(self, name)
 
 
-class UniO4(nn.Module):
-    """Stacked Uni-O4.
-
-    Attributes:
-        policy: what acts: [P] the best policy so far, then the one that learns online.
-        clones: [P, n] policies that are being fitted or improved.
-        accepted: [P, n] the last of each that were accepted.
-        best: [P, n] their AM-Q.
-    """
+class UniO4(PolicyEnsemble):
+    """Stacked Uni-O4. ``best`` is the AM-Q of the policies that were accepted."""
 
     keys: Tensor
     gamma: Tensor
@@ -162,44 +156,29 @@ class UniO4(nn.Module):
     starts: Tensor
 
     def __init__(self, spec: Spec, members: Members[UniO4Config]) -> None:
-        super().__init__()
-        self.config = config = members.shared
+        config, like, dtype = members.shared, members.column("gamma"), members.dtype
+        sizes = (spec.obs_size, spec.act_size)
+        super().__init__(members.keys, *sizes, policies=config.policies, hidden=config.hidden, dtype=dtype)
+        self.config = config
         self.count, self.online = Count(), Count()  # the second is 1 once it plays
         self.register_buffer("keys", members.keys)
         swept = ("gamma", "reward_scale", "expectile", "target_rate", "disagreement", "clip", "optimism")
         for name in (*swept, "online_clip", "gae_decay", "entropy_weight"):
             self.register_buffer(name, members.column(name))
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-
-        def net(word: str, *sizes: int, ensemble: int | None = None) -> StackedMLP:
-            return StackedMLP(rng.fold(members.keys, word), sizes, ensemble=ensemble, dtype=members.dtype)
-
-        obs_size, act_size, n = spec.obs_size, spec.act_size, config.policies
-        pair = obs_size + act_size
-        self.q = net("q", pair, *config.q_hidden, 1, ensemble=config.critics)
-        self.target = freeze(net("q", pair, *config.q_hidden, 1, ensemble=config.critics))
-        self.v = net("v", obs_size, *config.v_hidden, 1)
-        self.clones = net("policies", obs_size, *config.hidden, 2 * act_size, ensemble=n)
-        self.accepted = freeze(net("policies", obs_size, *config.hidden, 2 * act_size, ensemble=n))
-        self.policy = net("policy", obs_size, *config.hidden, 2 * act_size)
-        self.models = StackedDynamics(
-            rng.fold(members.keys, "models"),
-            obs_size,
-            act_size,
-            models=config.models,
-            hidden=config.model_hidden,
-            dtype=members.dtype,
-        )
-        like = members.column("gamma")
-        self.best = nn.Parameter(like.new_zeros(len(members), n), requires_grad=False)
-        self.register_buffer("starts", like.new_zeros(len(members), config.batch_size, obs_size))
+        q_keys, q_sizes = rng.fold(members.keys, "q"), (sum(sizes), *config.q_hidden, 1)
+        self.q = StackedMLP(q_keys, q_sizes, ensemble=config.critics, dtype=dtype)
+        self.target = freeze(StackedMLP(q_keys, q_sizes, ensemble=config.critics, dtype=dtype))
+        self.v = StackedMLP(rng.fold(members.keys, "v"), (spec.obs_size, *config.v_hidden, 1), dtype=dtype)
+        model_keys = rng.fold(members.keys, "models")
+        self.models = StackedDynamics(model_keys, *sizes, models=config.models, hidden=config.model_hidden, dtype=dtype)
+        self.register_buffer("starts", like.new_zeros(len(members), config.batch_size, spec.obs_size))
         lr, bound = members.column("lr"), members.column("max_grad")
         self.fit_adam = Adam([*self.q.parameters(), *self.v.parameters(), *self.clones.parameters()], lr)
         self.model_adam = Adam(self.models.net.parameters(), members.column("model_lr"))
         self.improve_adam = Adam(self.clones.parameters(), lr, clip=bound)
         self.online_adam = Adam(self.policy.parameters(), members.column("online_lr"), clip=bound)
         self.online_v_adam = Adam(self.v.parameters(), members.column("online_critic_lr"))
-        self._take(torch.zeros(len(members), dtype=torch.int64, device=members.device))
         self._fit_objective = compiled(self._fit_losses, members.compile)
         self._improve_objective = compiled(self._improve_loss, members.compile)
         self._online_objective = compiled(self._online_losses, members.compile)
@@ -233,14 +212,11 @@ class UniO4(nn.Module):
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> [P, B, A]."""
-        with torch.no_grad():
-            head = gaussian(self.policy(self.normalizer(obs)))
-            return head.mode() if key is None else head.sample(key)
+        return self.choose(self.normalizer(obs), key)
 
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
         """obs [P, N, O] -> actions [P, N, A], not yet clipped."""
-        with torch.no_grad():
-            return _unclipped(gaussian(self.policy(self.normalizer(obs))), key)
+        return self.unclipped(self.normalizer(obs), key)
 
     def update(self, batch: Batch) -> Metrics:
         """One step of the present stage; online, several passes over a rollout."""
@@ -260,13 +236,10 @@ class UniO4(nn.Module):
         self.models.see(loss_models)
         minimise(loss + loss_models.sum(1), {self.fit_adam: 1.0, self.model_adam: 1.0})
         track(self.target, self.q, self.target_rate)
-        _copy(self.clones, self.accepted)
-        chosen = torch.zeros(len(self.keys), dtype=torch.int64, device=self.keys.device)
+        self.begin()
         if self.updates + 1 == self.config.fitting_updates:
             self.starts.copy_(self.normalizer(batch.obs))
-            self.best.copy_(_finite(self.am_q(self.accepted)))
-            chosen = self.best.argmax(1)
-        self._take(chosen)
+            self.begin(self.am_q(self.accepted))
         return metrics
 
     def _fit_losses(self, batch: Transitions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -281,8 +254,7 @@ class UniO4(nn.Module):
         rew = self.reward_scale[:, None] * batch.rew
         goal = rew + self.gamma[:, None] * (1.0 - batch.term) * future
         loss_q = (goal.unsqueeze(1) - self.q(pair).squeeze(-1)).square().mean(-1).sum(1)
-        log_prob = gaussian(self.clones(obs)).log_prob(batch.act.unsqueeze(1))  # [P, n, B]
-        loss_clones = disagreeing(log_prob, self.disagreement)
+        loss_clones = self.cloning_loss(obs, batch.act, self.disagreement)
         loss_models = self.models.losses(obs, batch.act, next_obs)
         metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_clones, "loss_model": loss_models.mean(1)}
         metrics = {name: metric.detach() for name, metric in metrics.items()}
@@ -297,34 +269,23 @@ class UniO4(nn.Module):
         loss, metrics = self._improve_objective(self.normalizer(batch.obs), key, self.clip * left)
         minimise(loss, {self.improve_adam: left})
         if (made + 1) % self.config.select_every == 0:
-            self._select(self.am_q(self.clones))
+            self.select(self.am_q(self.clones))
         return {**metrics, "am_q": self.best.amax(1)}
 
     def _improve_loss(self, obs: Tensor, key: Tensor, clip: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The clipped loss summed over the clones, [P], and metrics; obs [P, B, O] is normalised."""
-        with torch.no_grad():
-            old = gaussian(self.accepted(obs))
-            act = _unclipped(old, key)  # [P, n, B, A]
-            before = old.log_prob(act)
-            advantage = self._q_of(obs.repeat(1, act.shape[1], 1), act.flatten(1, 2)).unflatten(1, act.shape[1:3])
-            advantage = advantage - self.v(obs).squeeze(-1).unsqueeze(1)  # [P, n, B]
-            advantage = _standardised(advantage)
-            omega = self.optimism[:, None, None]
-            advantage = torch.where(advantage > 0, omega, 1.0 - omega) * advantage
-        ratio = (gaussian(self.clones(obs)).log_prob(act) - before).exp()
-        each = losses.ppo_clip(ratio, advantage, clip[:, None, None]).mean(-1)  # [P, n]
-        return each.sum(1), {"loss_pi": each.detach().mean(1), "moved": (ratio.detach() - 1.0).abs().mean((1, 2))}
+        value = self.v(obs).squeeze(-1).detach()
+        return self.improvement_loss(obs, key, self._q_of, value, clip=clip, optimism=self.optimism)
 
     def am_q(self, policies: StackedMLP) -> Tensor:
         """[P, n] AM-Q of policies, greedy, from the same starts and with the same noise every time."""
         count = self.config.elites
         each = self.starts.shape[1] // count
-        starts = self.starts[:, : count * each].unflatten(1, (count, each))
         return am_q(
             self._q_of,
             lambda obs: gaussian(policies(obs)).mode(),
             self.models.elites(count),
-            starts,
+            self.starts[:, : count * each].unflatten(1, (count, each)),
             rng.fold(self.keys, "models' noise"),
             policies=self.config.policies,
             steps=self.config.model_steps,
@@ -335,98 +296,38 @@ class UniO4(nn.Module):
         value: Tensor = self.q(torch.cat([obs, act.clamp(-1.0, 1.0)], dim=-1))
         return value.squeeze(-1).amin(1)
 
-    @torch.no_grad()
-    def _select(self, value: Tensor) -> None:
-        """Accept the clones whose AM-Q [P, n] is the best so far; the best of all acts."""
-        better = value.isfinite() & (value > self.best)
-        self.best.copy_(torch.where(better, value, self.best))
-        for old, new in zip(self.accepted.parameters(), self.clones.parameters()):
-            old.copy_(torch.where(better.reshape(*better.shape, *(1,) * (old.dim() - 2)), new, old))
-        self._take(self.best.argmax(1))
-
-    @torch.no_grad()
-    def _take(self, chosen: Tensor) -> None:
-        """The accepted policies of these numbers [P] are those that act."""
-        place = torch.arange(len(chosen), device=chosen.device)
-        for own, all_ in zip(self.policy.parameters(), self.accepted.parameters()):
-            own.copy_(all_[place, chosen])
-
     # Stage 3.
 
+    def _playing(self, obs: Tensor) -> Gaussian:
+        """The policy that acts, at normalised obs."""
+        return gaussian(self.policy(obs))
+
     def _play(self, rollout: Rollout) -> dict[str, Tensor]:
-        rows = self._rows(rollout)
         seen: dict[str, list[Tensor]] = {}
-        for epoch in range(self.config.epochs):
-            order = rng.permutation(rng.fold(self.keys, "order", self.updates, epoch), rows.shape[1])
-            shuffled = rows.gather(1, order.unsqueeze(-1).expand_as(rows))
-            for minibatch in shuffled.split(self.config.minibatch_size, dim=1):
-                loss, metrics = self._online_objective(minibatch)
-                minimise(loss, {self.online_adam: 1.0, self.online_v_adam: 1.0})
-                for name, value in metrics.items():
-                    seen.setdefault(name, []).append(value)
+        counts = {"epochs": self.config.epochs, "size": self.config.minibatch_size}
+        for minibatch in passes.minibatches(self._rows(rollout), self.keys, self.updates, **counts):
+            loss, metrics = self._online_objective(minibatch)
+            minimise(loss, {self.online_adam: 1.0, self.online_v_adam: 1.0})
+            for name, value in metrics.items():
+                seen.setdefault(name, []).append(value)
         return {name: torch.stack(values).mean(0) for name, values in seen.items()}
 
-    @torch.no_grad()
     def _rows(self, rollout: Rollout) -> Tensor:
-        """[P, T N, O + A + 3] obs (normalised), act, log pi of the policy that played, advantage and goal of V."""
-        obs, next_obs = self.normalizer(rollout.obs), self.normalizer(rollout.next_obs)
-        flat, act = obs.flatten(1, 2), rollout.act.flatten(1, 2)
-        shape = rollout.term.shape  # [P, T, N]
-        value, after = (self.v(x.flatten(1, 2)).reshape(*shape, 1) for x in (obs, next_obs))
-        rew = self.reward_scale[:, None, None, None] * rollout.rew.reshape(*shape, 1)
-        ended = torch.maximum(rollout.term, rollout.trunc)
-        advantage = losses.gae(rew, value, after, rollout.term, ended, self.gamma, self.gae_decay)
-        old = gaussian(self.policy(flat)).log_prob(act)
-        told = (old, _standardised(advantage.flatten(1)), (advantage + value).flatten(1))
-        return torch.cat([flat, act, *(x.unsqueeze(-1) for x in told)], dim=-1)
+        """[P, T N, O + A + 3] of ``passes.rows_of``."""
+        return passes.rows_of(
+            rollout,
+            self.normalizer(rollout.obs),
+            self.normalizer(rollout.next_obs),
+            policy=self._playing,
+            value=self.v,
+            gamma=self.gamma,
+            gae_decay=self.gae_decay,
+            reward_scale=self.reward_scale,
+        )
 
     def _online_losses(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's loss and V's squared error, [P], of which neither reaches the other's network; and metrics."""
-        obs_size = self.starts.shape[-1]
-        obs, act, told = rows.split((obs_size, rows.shape[-1] - obs_size - 3, 3), dim=-1)
-        old, advantage, goal = told.unbind(-1)
-        head = gaussian(self.policy(obs))
-        moved = head.log_prob(act) - old
-        ratio, entropy = moved.exp(), head.entropy().mean(1)
-        loss_pi = losses.ppo_clip(ratio, advantage, self.online_clip[:, None]).mean(1)
-        loss_v = (self.v(obs).squeeze(-1) - goal).square().mean(1)
-        loss = loss_pi - self.entropy_weight * entropy + loss_v
-        kl = (ratio - 1.0 - moved).mean(1)
-        metrics = {"loss_pi": loss_pi, "loss_v": loss_v, "entropy": entropy, "kl": kl}
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
-
-
-def gaussian(out: Tensor) -> Gaussian:
-    """A policy network's output [..., 2 A] as a normal: mean tanh(.), log-deviation in [-5, 0] by another tanh."""
-    mean, raw = out.chunk(2, dim=-1)
-    return Gaussian(torch.tanh(mean), -2.5 + 2.5 * torch.tanh(raw))
-
-
-def disagreeing(log_prob: Tensor, weight: Tensor) -> Tensor:
-    """The clones' loss summed over them, [P], from log pi_i(a|s) [P, n, B] and alpha [P]."""
-    n = log_prob.shape[1]
-    itself = torch.eye(n, dtype=torch.bool, device=log_prob.device).unsqueeze(-1)
-    others = log_prob.unsqueeze(1).masked_fill(itself, -torch.inf).amax(2)  # [P, n, B] the best of the others
-    return -(log_prob + weight[:, None, None] * (log_prob - others)).mean(-1).sum(1)
-
-
-def _unclipped(head: Gaussian, key: Tensor) -> Tensor:
-    """An action of a normal as it is drawn."""
-    return head.mean + head.log_std.exp() * rng.normal(key, *head.mean.shape[1:], dtype=head.mean.dtype)
-
-
-def _standardised(advantage: Tensor) -> Tensor:
-    """Less their mean, over their deviation, along the last axis."""
-    centred = advantage - advantage.mean(-1, keepdim=True)
-    return centred / (advantage.std(-1, correction=0, keepdim=True) + 1e-8)
-
-
-def _finite(value: Tensor) -> Tensor:
-    """Numbers, what is none being less than all others."""
-    return torch.where(value.isfinite(), value, torch.finfo(value.dtype).min)
-
-
-@torch.no_grad()
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    for new, old in zip(source.parameters(), target.parameters()):
-        old.copy_(new)
+        size, entropy_weight = self.starts.shape[-1], self.entropy_weight
+        return passes.clipped_losses(
+            rows, size, self._playing, self.v, clip=self.online_clip, entropy_weight=entropy_weight
+        )
