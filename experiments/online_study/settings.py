@@ -19,31 +19,39 @@ PROTOCOL: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A data set and how it is made.
+    """A data set, how it is made, and how much of it the small budget learns.
 
     Attributes:
         dataset: its name.
         env: Gymnasium id, or the point mass.
         tier: of skill, see ``experiments.datasets.make``.
         steps: transitions asked for.
+        updates: on data.
+        env_steps: of each member online, with an update for each (Uni-O4: passes over rollouts).
+        episodes: per evaluation.
         folder: of a finished behaviour run, inside the folder that ``--behaviour`` names; "": none is needed.
-        share: of the scale's updates and steps: small problems need fewer.
     """
 
     dataset: str
     env: str
     tier: str
     steps: int
+    updates: int
+    env_steps: int
+    episodes: int
     folder: str = ""
-    share: float = 1.0
+
+
+def _locomotion(name: str, env: str, tier: str) -> Task:
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 3000, 5000, 5, name)
 
 
 TASKS: dict[str, Task] = {
     task.dataset: task
     for task in (
-        Task("local/hopper/medium-v1", "Hopper-v5", "medium", 100_000, "hopper"),
-        Task("local/halfcheetah/medium-replay-v1", "HalfCheetah-v5", "medium-replay", 100_000, "halfcheetah"),
-        Task("local/pointmass/medium-v1", "PointMass-v0", "medium", 20_000, share=0.5),
+        Task("local/pointmass/medium-v1", "PointMass-v0", "medium", 20_000, 1000, 2500, 10),
+        _locomotion("hopper", "Hopper-v5", "medium"),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay"),
     )
 }
 QUICK_TASKS = ("local/pointmass/medium-v1",)
@@ -55,39 +63,29 @@ class Scale:
 
     Attributes:
         seeds: the members' seeds.
-        updates: on data.
-        env_steps: of each member online; an update for each (Uni-O4: passes over rollouts).
         evaluations: how often the members play online, beside the time before the first step.
-        episodes: per member and evaluation, in environments of their own.
-        own: agents whose published counts of updates and steps differ, instead of ``updates`` and ``env_steps``.
-        small: small networks and batches; else those of each agent's authors.
+        small: small networks and batches and the tasks' counts; else those that each agent's authors publish.
+        share: of the tasks' counts.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    updates: int = 10_000
-    env_steps: int = 20_000
-    evaluations: int = 10
-    episodes: int = 10
-    own: tuple[tuple[str, int, int], ...] = ()
+    evaluations: int = 5
     small: bool = True
+    share: float = 1.0
 
     def counts(self, agent: str, task: Task) -> tuple[int, int]:
         """Updates on data and environment steps."""
-        updates, env_steps = {name: counts for name, *counts in self.own}.get(agent, (self.updates, self.env_steps))
-        share = task.share if self.small else 1.0
-        return round(updates * share), round(env_steps * share)
+        if self.small:
+            return round(task.updates * self.share), round(task.env_steps * self.share)
+        return PUBLISHED.get(agent, (1_000_000, 1_000_000))
 
 
+PUBLISHED = {"ro2o": (2_500_000, 250_000), "uni_o4": (2_010_000, 1_000_000)}
+"""Updates and environment steps of those that do not make a million of each."""
 FULL = Scale()
-QUICK = Scale(updates=600, env_steps=1000, evaluations=4, episodes=5)
-PAPER = Scale(
-    updates=1_000_000,
-    env_steps=1_000_000,
-    evaluations=100,
-    own=(("ro2o", 2_500_000, 250_000), ("uni_o4", 2_010_000, 1_000_000)),
-    small=False,
-)
-"""The published counts: days of two cores."""
+QUICK = Scale(share=0.2)
+PAPER = Scale(evaluations=100, small=False)
+"""Days of two cores."""
 
 _NETS: dict[str, object] = {"lr": 1e-3, "hidden": (64, 64), "batch_size": 128, "normalize_obs": True}
 _UNI_O4: dict[str, object] = {
@@ -107,7 +105,7 @@ _SMALL: dict[str, dict[str, object]] = {
     "fam_o2o": {},
     "awac": {},
     "cal_ql": {"policy_lr": 3e-4, "actions": 4, "backup_actions": 4},
-    "ro2o": {"critics": 5, "perturbations": 4},
+    "ro2o": {"critics": 4, "perturbations": 2},
     "uni_o4": _UNI_O4,
 }
 """What the small budget sets beside widths, batch and learning rate."""
@@ -142,7 +140,7 @@ def words(agent: str, task: Task, scale: Scale) -> list[str]:
         "eval_every": updates,
         "env_steps": env_steps,
         "eval_every_steps": max(1, env_steps // scale.evaluations),
-        "episodes": scale.episodes,
+        "episodes": task.episodes if scale.small else 10,
         "seed": scale.seeds,
         "compile": "off" if scale.small else "auto",
         **PROTOCOL[agent],

@@ -98,7 +98,7 @@ def work(name: str, tick: Callable[[float, str], None], plans: Mapping[str, Plan
         "env_steps": env_steps,
         "scores": scores,
         "updates": planned.request.options.offline_updates,
-        "episodes": one.scale.episodes,
+        "episodes": planned.request.options.run.episodes,
         "run": run.folder.name,
         "seconds": round(time.perf_counter() - began, 1),
         "versions": {name: machine[name] for name in VERSIONS},

@@ -57,8 +57,8 @@ def _study(options: OnlineStudyOptions, console: Console) -> None:
     rows = {task.dataset: data.load(task.dataset).fingerprint for task in options.chosen_tasks}
     plans = {
         one.name: one
-        for agent in options.chosen_agents
         for task in options.chosen_tasks
+        for agent in options.chosen_agents
         for one in [Plan(agent, task, options.scale, rows[task.dataset])]
     }
     _train(plans, folder, options.processes, console)
