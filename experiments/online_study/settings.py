@@ -120,14 +120,11 @@ def settings(agent: str, task: Task, scale: Scale) -> dict[str, object]:
         wanted |= {**_NETS, **_SMALL[agent]}
         if agent == "ro2o":  # falls as far as over the published run
             wanted |= {"ood_decay": 0.9 / (updates + env_steps)}
-        if agent == "uni_o4":  # 4 copies of the simulator, a rollout per evaluation and half
-            stage = updates // 2
-            wanted |= {
-                "fitting_updates": stage,
-                "improve_updates": updates - stage,
-                "select_every": (updates - stage) // 10,
-            }
-            wanted |= {"environments": 4, "steps": max(1, every // 8)}
+        if agent == "uni_o4":  # half of the updates on data for each stage; two rollouts between evaluations
+            fitting, environments = updates // 2, 2
+            improving = updates - fitting
+            wanted |= {"fitting_updates": fitting, "improve_updates": improving, "select_every": improving // 10}
+            wanted |= {"environments": environments, "steps": max(1, every // (2 * environments))}
     return wanted
 
 
