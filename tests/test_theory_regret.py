@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from agents.tabular.budgeted import Budgeted, BudgetedConfig
 from agents.tabular.eps_mix import EpsMix, EpsMixConfig
+from agents.tabular.opt_pess_lp import OptPessLP, OptPessLPConfig, constrained
 from agents.tabular.step_mix import StepMix, StepMixConfig
 from agents.tabular.ucbvi import UCBVI, UCBVIConfig
 from experiments import cli
@@ -171,6 +173,48 @@ def test_budgeted_spends_and_keeps_the_sum() -> None:
     surplus = np.cumsum((trace.value - study.threshold) * trace.counts[:, None], axis=0)
     assert (surplus >= 0).all()
     assert (learner.budget >= 0).all()
+
+
+def test_constrained_policies_solve_the_linear_program() -> None:
+    """Against HiGHS over occupancies, with the return's constraint as one more row."""
+    horizon, states, actions = MDP.shape
+    draw = np.random.default_rng(0)
+    size, pairs = 6, states * actions
+    objective, penalty = draw.random((2, size, *MDP.shape))
+    safe = MDP.reward - 0.3 * penalty
+    law, first = np.broadcast_to(MDP.transition, (size, *MDP.transition.shape)), MDP.first
+    greedy = [float(from_start(MDP, backward_induction(replace(MDP, reward=one)).value)) for one in safe]
+    threshold = np.array(greedy) - np.array([0.01, 0.05, 0.1, 0.2, 0.4, 10.0])
+    found = constrained(law, first, objective, safe, threshold)
+    flow = np.zeros((horizon * states, horizon * pairs))
+    for h in range(horizon):
+        flow[h * states : (h + 1) * states, h * pairs : (h + 1) * pairs] = np.repeat(np.eye(states), actions, axis=1)
+        if h:
+            moves = MDP.transition[h - 1].reshape(pairs, states).T
+            flow[h * states : (h + 1) * states, (h - 1) * pairs : h * pairs] = -moves
+    inflow = np.r_[first, np.zeros((horizon - 1) * states)]
+    binding = 0
+    for p in range(size):
+        rows = {"A_ub": -safe[p].reshape(1, -1), "b_ub": [-threshold[p]], "A_eq": flow, "b_eq": inflow}
+        exact = -linprog(-objective[p].ravel(), **rows, method="highs").fun
+        visits = occupancy(MDP, found[p])
+        kept = float((visits * safe[p]).sum())
+        assert float((visits * objective[p]).sum()) == pytest.approx(exact, abs=1e-8)
+        assert kept >= threshold[p] - 1e-9
+        binding += kept < threshold[p] + 1e-9
+    assert 0 < binding < size, "the constraint must bind in some programs and not in others"
+
+
+def test_optimism_survives_the_constraint() -> None:
+    """OptPess-LP's upper bound is above V* also while its constraint keeps every plan far below it."""
+    study = studies.make("safe", episodes=100_000, share=0.6)
+    trace = play(OptPessLP(study.spec, sweep(OptPessLPConfig(), range(4))), study.mdp, 100_000, growth=0.2)
+    certified = trace.lower >= study.threshold - 1e-9
+    assert certified[-1].all()
+    assert not certified[0].any()
+    assert (trace.upper >= trace.optimum - 1e-9).all()
+    assert not trace.violations(study.threshold).any()
+    assert len(np.unique(trace.value.round(9))) > 5, "nothing but the baseline was played"
 
 
 def test_conservative_learners_need_a_baseline_and_a_threshold() -> None:
