@@ -39,7 +39,8 @@ def _hopper_of_two(task: Any, qpos: Array, speed: Array, effort: Single, fallen:
 def _cheetah(task: Any, qpos: Array, speed: Array, effort: Single, fallen: NDArray[np.bool_]) -> Single:
     """Speed and effort."""
     del qpos, fallen
-    return np.stack([speed, effort / task._ctrl_cost_weight], axis=1, dtype=np.float32, casting="same_kind")
+    both = np.stack([speed, effort / task._ctrl_cost_weight], axis=1, dtype=np.float32, casting="same_kind")
+    return np.asarray(both)
 
 
 def _height(task: Any, qpos: Array) -> Array:

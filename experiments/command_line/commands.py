@@ -60,6 +60,7 @@ BENCHES = {
         "what becomes of agents that were trained on data when they go online: dip, gain, regret",
     ),
     "offline": ("offline_study.study:offline", "offline agents on the same data, with the same budget for all"),
+    "morl": ("morl_study.study:morl", "fronts of C-MORL beside a sweep of fixed weights, at the same number of steps"),
     "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...
