@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mujoco
 import numpy as np
@@ -123,7 +123,7 @@ class BatchedMuJoCo:
         else:
             list(self._pool.map(self._simulate, np.array_split(alive, self._workers), [own] * self._workers))
         speed = (self._qpos[:, 0] - before) / self._task.dt
-        obs, rew, term = self._formula(self._task, self._qpos, self._qvel, speed, own, self._old)
+        obs, rew, term = self._formula(Moved(self._task, self._qpos, self._qvel, speed, own, self._old))
         self._obs = np.where(going[:, None], obs, self._obs)
         self._steps += going
         self._term |= going & term
@@ -147,76 +147,66 @@ class BatchedMuJoCo:
         self._env.close()
 
 
-Formula = Callable[
-    [Any, Array, Array, Array, NDArray[np.float32], bool], tuple[Array, Array, NDArray[np.bool_] | NDArray[Any]]
-]
-"""task, qpos [n, nq], qvel [n, nv], speed [n], act [n, A], whether it is version 4 -> obs [n, O], rew [n], term [n]."""
+class Moved(NamedTuple):
+    """Where n copies have come to by one step: qpos [n, nq], qvel [n, nv], speed [n] and the actions [n, A] behind it.
+
+    ``task`` has the weights and ranges, ``old`` is whether it is version 4.
+    """
+
+    task: Any
+    qpos: Array
+    qvel: Array
+    speed: Array
+    act: NDArray[np.float32]
+    old: bool
 
 
-def _progress(task: Any, speed: Array) -> Array:
-    return np.asarray(task._forward_reward_weight * speed)
+Formula = Callable[[Moved], tuple[Array, Array, NDArray[np.bool_] | NDArray[Any]]]
+"""Steps of n copies -> obs [n, O], rew [n], term [n]."""
 
 
-def _effort(task: Any, act: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(task._ctrl_cost_weight * np.sum(np.square(act), axis=1))
+def _progress(now: Moved) -> Array:
+    return np.asarray(now.task._forward_reward_weight * now.speed)
+
+
+def _effort(now: Moved) -> NDArray[np.float32]:
+    return np.asarray(now.task._ctrl_cost_weight * np.sum(np.square(now.act), axis=1))
 
 
 def _between(low: float, x: Array, high: float) -> NDArray[np.bool_]:
     return np.asarray((low < x) & (x < high))
 
 
-def _legged(
-    task: Any, qpos: Array, qvel: Array, speed: Array, act: NDArray[np.float32], old: bool
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _legged(now: Moved) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Hopper and Walker2d: progress, and a reward for standing, without which the episode ends."""
+    task, qpos, qvel = now.task, now.qpos, now.qvel
     healthy = _between(task._healthy_z_range[0], qpos[:, 1], task._healthy_z_range[1])
     healthy &= _between(task._healthy_angle_range[0], qpos[:, 2], task._healthy_angle_range[1])
     if hasattr(task, "_healthy_state_range"):
         low, high = task._healthy_state_range
         healthy &= _between(low, np.concatenate([qpos[:, 2:], qvel], axis=1), high).all(axis=1)
-    standing = task._healthy_reward * (1.0 if old else healthy)  # version 4 pays it at the fall, too
-    rew = _progress(task, speed) + standing - _effort(task, act)
+    standing = task._healthy_reward * (1.0 if now.old else healthy)  # version 4 pays it at the fall, too
+    rew = _progress(now) + standing - _effort(now)
     return np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1), rew, ~healthy
 
 
-def _cheetah(
-    task: Any,
-    qpos: Array,
-    qvel: Array,
-    speed: Array,
-    act: NDArray[np.float32],
-    old: bool,  # noqa: ARG001  a formula's arguments
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _cheetah(now: Moved) -> tuple[Array, Array, NDArray[np.bool_]]:
     """HalfCheetah: progress, for ever."""
-    rew = _progress(task, speed) - _effort(task, act)
-    return np.concatenate([qpos[:, 1:], qvel], axis=1), rew, np.zeros(len(rew), dtype=bool)
+    rew = _progress(now) - _effort(now)
+    return np.concatenate([now.qpos[:, 1:], now.qvel], axis=1), rew, np.zeros(len(rew), dtype=bool)
 
 
-def _swimmer(
-    task: Any,
-    qpos: Array,
-    qvel: Array,
-    speed: Array,
-    act: NDArray[np.float32],
-    old: bool,
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _swimmer(now: Moved) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Swimmer: as HalfCheetah, in a plane whose origin is not observed either."""
-    obs, rew, term = _cheetah(task, qpos, qvel, speed, act, old)
+    obs, rew, term = _cheetah(now)
     return obs[:, 1:], rew, term
 
 
-def _pendulum(
-    task: Any,  # noqa: ARG001  a formula's arguments
-    qpos: Array,
-    qvel: Array,
-    speed: Array,  # noqa: ARG001
-    act: NDArray[np.float32],  # noqa: ARG001
-    old: bool,
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _pendulum(now: Moved) -> tuple[Array, Array, NDArray[np.bool_]]:
     """InvertedPendulum: a reward for each step up to the fall."""
-    obs = np.concatenate([qpos, qvel], axis=1)
+    obs = np.concatenate([now.qpos, now.qvel], axis=1)
     term = ~np.isfinite(obs).all(axis=1) | (np.abs(obs[:, 1]) > 0.2)
-    return obs, np.ones(len(obs)) if old else (~term).astype(np.float64), term
+    return obs, np.ones(len(obs)) if now.old else (~term).astype(np.float64), term
 
 
 _TASKS: dict[str, Formula] = {

@@ -135,7 +135,7 @@ class JudgesInGraph(CPL):
     """Judges without leaving the graph."""
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
-        return self.advantage(obs, act, self.log_prob(obs, act))
+        return self.advantage(self.log_prob(obs, act))
 
 
 class SharesKnob(BC):

@@ -59,6 +59,11 @@ class CalQL(CQL):
         """The same: returns come with the batch."""
         return batch
 
+    def _values(self, batch: Transitions, fresh: Tensor) -> tuple[Tensor, Tensor]:
+        """As CQL's, those of fresh actions calibrated."""
+        known, values = super()._values(batch, fresh)
+        return known, self._calibrated(values, batch)
+
     def _calibrated(self, fresh: Tensor, batch: Transitions) -> Tensor:
         """Values [P, E, 3 n, B] of fresh actions, the policy's own (the last two thirds) being at least G."""
         if batch.to_go is None:

@@ -131,12 +131,12 @@ class CQL(SAC):
             there, density_there = self._draw(next_obs.repeat(1, count, 1), rng.fold(key, "there"))
             flat = torch.full_like(density, -math.log(2.0) * batch.act.shape[-1])
             densities = torch.cat([flat, density, density_there], dim=1).unflatten(1, (3 * count, rows))
-        act = torch.cat([batch.act, uniform, here, there], dim=1)
-        values = self.q(torch.cat([obs.repeat(1, 1 + 3 * count, 1), act], dim=-1)).squeeze(-1)
-        known, fresh = values[..., :rows], values[..., rows:].unflatten(-1, (3 * count, rows))  # [P, E, (3 n,) B]
-        fresh = self._calibrated(fresh, batch)
+        known, fresh = self._values(batch, torch.cat([uniform, here, there], dim=1))
         return known, losses.conservative_gap(fresh, densities.unsqueeze(1), known).mean(-1)
 
-    def _calibrated(self, fresh: Tensor, batch: Transitions) -> Tensor:  # noqa: ARG002  variants read batch
-        """Values [P, E, 3 n, B] of fresh actions as they enter the gap: as they are."""
-        return fresh
+    def _values(self, batch: Transitions, fresh: Tensor) -> tuple[Tensor, Tensor]:
+        """Values in the gap: of the data's actions [P, E, B], and of fresh ones [P, 3 n B, A] there: [P, E, 3 n, B]."""
+        kinds, rows = 3 * self.config.actions, batch.act.shape[1]
+        obs = self.normalizer(batch.obs).repeat(1, 1 + kinds, 1)
+        values = self.q(torch.cat([obs, torch.cat([batch.act, fresh], dim=1)], dim=-1)).squeeze(-1)
+        return values[..., :rows], values[..., rows:].unflatten(-1, (kinds, rows))

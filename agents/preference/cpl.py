@@ -148,13 +148,13 @@ class CPL(nn.Module):
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """Each segment's advantage of equation 3: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
         with torch.no_grad():
-            return self.advantage(obs, act, self.log_prob(obs, act))
+            return self.advantage(self.log_prob(obs, act))
 
     def log_prob(self, obs: Tensor, act: Tensor, key: Tensor | None = None) -> Tensor:
         """log pi(a|s) of every step: obs [P, ..., O], act [P, ..., A] -> [P, ...]; ``key`` [P] switches dropout on."""
         return step_log_prob(self.policy, self.normalizer(obs), act, key)
 
-    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:  # noqa: ARG002  variants read obs and act
+    def advantage(self, log_prob: Tensor) -> Tensor:
         """sum_t gamma^t alpha log pi(a_t|s_t), from log_prob [P, ..., T] of these steps: [P, ...]."""
         discount = self.gamma[:, None] ** torch.arange(log_prob.shape[-1], device=log_prob.device)  # [P, T]
         return torch.einsum("p...t,pt,p->p...", log_prob, discount, self.alpha)
@@ -172,7 +172,7 @@ class CPL(nn.Module):
 
         Accuracy is the share of decisive pairs ranked as labelled (ties are left out).
         """
-        first, second = self.advantage(pairs.obs, pairs.act, log_prob).unbind(-1)  # [P, B] each
+        first, second = self.advantage(log_prob).unbind(-1)  # [P, B] each
         loss = losses.contrastive(first, second, pairs.label, self.bias[:, None]).mean(1)
         return loss, {"loss": loss.detach(), "accuracy": losses.accuracy((second - first).detach(), pairs.label)}
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pbrl.data.source import LabelledPairs
 from pbrl.errors import InputError
 from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, shared
@@ -73,13 +74,16 @@ class CPLKL(CPL):
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """Each segment's advantage; as CPL's while there is no reference policy yet."""
-        if self.updates >= self.config.bc_updates:
+        if self.updates < self.config.bc_updates:
             return super().judge(obs, act)
         with torch.no_grad():
-            return super().advantage(obs, act, self.log_prob(obs, act))
+            return self.advantage(self.log_prob(obs, act) - self.reference_log_prob(obs, act))
 
-    def advantage(self, obs: Tensor, act: Tensor, log_prob: Tensor) -> Tensor:
+    def contrast(self, pairs: LabelledPairs, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """CPL's, of the log-ratio."""
+        return super().contrast(pairs, log_prob - self.reference_log_prob(pairs.obs, pairs.act))
+
+    def reference_log_prob(self, obs: Tensor, act: Tensor) -> Tensor:
+        """log pi_ref(a|s) of every step: obs [P, ..., O], act [P, ..., A] -> [P, ...]."""
         with torch.no_grad():
-            reference = step_log_prob(self.reference, self.normalizer(obs), act, None)
-        return super().advantage(obs, act, log_prob - reference)
+            return step_log_prob(self.reference, self.normalizer(obs), act, None)
