@@ -6,6 +6,7 @@ Settings are the published ones of each task where they are known, and ``SMALL``
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
         "walker2d-medium": {"cloning": 1.0, "vae_weight": 1.5},
     },
 }
-"""Agent -> beginning of a task's kind ("" for all; a whole kind comes after its beginning) -> settings.
+"""Agent -> "" for all tasks, a robot, or a task of it -> settings, of which the later kinds come before the earlier.
 
 From the authors' code (of SAC-N, EDAC, AWAC and CQL: from CORL's configurations), where other than the agents' own
 defaults or tuned by task. A2PR has published three tasks' settings; the others get its program's defaults."""
@@ -166,10 +167,9 @@ than its critics, learns at 3e-4, and its gap has 3 x 4 actions; Hopper's many c
 
 
 def of_kind(table: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """The settings of a task: those for all, then those of longer and longer beginnings of its kind."""
-    parts = kind.split("-")
-    beginnings = ["", *("-".join(parts[: count + 1]) for count in range(len(parts)))]
-    return {name: value for key in beginnings for name, value in table.get(key, {}).items()}
+    """The settings of a task: those for all, then those of its robot, then its own, whatever the version."""
+    own = re.sub(r"-v\d+$", "", kind)
+    return {name: value for key in ("", own.split("-")[0], own) for name, value in table.get(key, {}).items()}
 
 
 def updates_of(agent: str, scale: Scale) -> int:
