@@ -136,6 +136,7 @@ def serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             limit_concurrency=512,
             timeout_graceful_shutdown=5,
