@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pbrl.errors import InputError
 
-from ..batched_mujoco import BatchedMuJoCo
+from ..batched_mujoco import BatchedMuJoCo, Moved
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -74,11 +74,9 @@ class BatchedLocomotion(BatchedMuJoCo):
         self.spec = dataclasses.replace(self.spec, name=env, objectives=objectives)
         single = self._formula
 
-        def formula(
-            task: Any, qpos: Array, qvel: Array, speed: Array, act: Single, old: bool
-        ) -> tuple[Array, Array, NDArray[np.bool_] | NDArray[Any]]:
-            obs, _, term = single(task, qpos, qvel, speed, act, old)
-            effort = -(task._ctrl_cost_weight * np.sum(np.square(act), axis=1))
-            return obs, rewards(task, qpos, speed, effort, term).astype(np.float64), term
+        def formula(now: Moved) -> tuple[Array, Array, NDArray[np.bool_] | NDArray[Any]]:
+            obs, _, term = single(now)
+            effort = -(now.task._ctrl_cost_weight * np.sum(np.square(now.act), axis=1))
+            return obs, rewards(now.task, now.qpos, now.speed, effort, term).astype(np.float64), term
 
         self._formula = formula
