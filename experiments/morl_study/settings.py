@@ -30,7 +30,7 @@ class Task:
         reference: [K] corner of the hypervolume, in raw returns.
         gamma: discount, of training and of the returns that are measured.
         weight_steps: expected utility is over all weights that are multiples of 1 / weight_steps.
-        env_steps: of a whole front: all policies and both stages together.
+        env_steps: of a whole front, all policies and both stages together: what fits a small machine.
         episodes: that each policy plays to be measured.
         settings: of C-MORL.
         drawn_episodes: that each policy plays to be measured as it trained, too, with actions drawn; 0: it does not.
@@ -55,16 +55,16 @@ _REGULATOR: dict[str, Any] = {"lr": 1e-2, "init_log_std": -1.5, "hidden": (), "n
 TASKS: dict[str, Task] = {
     task.env: task
     for task in (
-        Task("mo-hopper-v5", "hopper, 3 objectives", (-100.0,) * 3, 0.99, 10, 1_000_000, 3, _LEGS),
-        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 1_000_000, 3, _LEGS),
-        Task("mo-halfcheetah-v5", "half cheetah", (-100.0, -600.0), 0.99, 100, 1_000_000, 3, _LONG),
+        Task("mo-hopper-v5", "hopper, 3 objectives", (-100.0,) * 3, 0.99, 10, 120_000, 3, _LEGS),
+        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 120_000, 3, _LEGS),
+        Task("mo-halfcheetah-v5", "half cheetah", (-100.0, -600.0), 0.99, 100, 120_000, 3, _LONG),
         Task(
             "FruitTree6-v0",
             "fruit tree, 6 objectives",
             (-1.0,) * 6,
             1.0,
             5,
-            200_000,
+            180_000,
             1,
             {**_GRID, "steps": 24, "archive": 100},
         ),
@@ -74,7 +74,7 @@ TASKS: dict[str, Task] = {
             (0.0, -25.0),
             1.0,
             100,
-            200_000,
+            180_000,
             1,
             {**_GRID, "steps": 64, "archive": 20},
             drawn_episodes=50,
@@ -85,7 +85,7 @@ TASKS: dict[str, Task] = {
             (0.0, -25.0),
             1.0,
             100,
-            200_000,
+            180_000,
             1,
             {**_GRID, "steps": 64, "archive": 20},
             drawn_episodes=50,
@@ -96,7 +96,7 @@ TASKS: dict[str, Task] = {
             (-310.0, -310.0),
             0.9,
             100,
-            200_000,
+            180_000,
             1,
             {**_REGULATOR, "steps": 50, "batch_size": 100, "archive": 50},
         ),
@@ -111,7 +111,7 @@ class Scale:
 
     Attributes:
         seeds: the members' seeds.
-        most_steps: environment steps of a front; a task may ask for fewer.
+        steps: environment steps of a front; None: each task's own number.
         first_share: of the updates, for the first stage.
         rounds: of extension, in the updates that are left.
         policies: S, trained at once.
@@ -121,7 +121,7 @@ class Scale:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    most_steps: int = 1_000_000
+    steps: int | None = None
     first_share: float = 0.6
     rounds: int = 3
     policies: int = 6
@@ -131,7 +131,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(most_steps=40_000, rounds=2, measurements=10, most_episodes=1)
+QUICK = Scale(steps=40_000, rounds=2, measurements=10, most_episodes=1)
 QUICK_TASKS = ("mo-hopper-2obj-v5", "FruitTree6-v0", "DeepSeaTreasure-v0")
 
 
@@ -166,7 +166,8 @@ class Plan:
     @property
     def updates(self) -> int:
         """Of the whole run: as many as its steps allow, at least one of each stage."""
-        return max(2, min(self.task.env_steps, self.scale.most_steps) // self.steps_per_update)
+        wanted = self.task.env_steps if self.scale.steps is None else self.scale.steps
+        return max(2, wanted // self.steps_per_update)
 
     @property
     def first_updates(self) -> int:
@@ -199,7 +200,7 @@ class StudyOptions:
     tasks: tuple[str, ...] = ()
     """Ids of tasks; by default all of the study's (of --quick: its three)."""
     steps: int | None = None
-    """Environment steps of a front at most; by default 1000000 (of --quick: 40000). Small tasks take fewer."""
+    """Environment steps of a front: all its policies together. By default each task's own (of --quick: 40000)."""
     seeds: tuple[int, ...] = FULL.seeds
     """A front for each."""
     processes: int = 0
@@ -229,7 +230,7 @@ class StudyOptions:
         """The tasks, each at the scale."""
         scale = dataclasses.replace(QUICK if self.quick else FULL, seeds=self.seeds)
         if self.steps is not None:
-            scale = dataclasses.replace(scale, most_steps=self.steps)
+            scale = dataclasses.replace(scale, steps=self.steps)
         names = self.tasks or (QUICK_TASKS if self.quick else tuple(TASKS))
         return {name: Plan(TASKS[name], scale) for name in names}
 
