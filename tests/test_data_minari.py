@@ -25,7 +25,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def same(one: Dataset, two: Dataset) -> None:
+def assert_same(one: Dataset, two: Dataset) -> None:
     for field in FIELDS:
         assert torch.equal(getattr(one, field), getattr(two, field)), field
 
@@ -37,7 +37,7 @@ def test_save_and_load(datasets: Path, by: str) -> None:
     assert folder == datasets / "group/sub/test-v3"
     assert os.listdir(folder.parent) == ["test-v3"]
     loaded = load_minari("group/sub/test-v3" if by == "id" else folder)
-    same(data, loaded)
+    assert_same(data, loaded)
     assert (loaded.name, loaded.env) == ("group/sub/test-v3", "Hopper-v5")
     assert loaded.info["reference"] == [-1.0, 9.0]
     assert loaded.spec.horizon == 1000
@@ -46,7 +46,7 @@ def test_save_and_load(datasets: Path, by: str) -> None:
 def test_episodes_come_in_the_order_of_their_numbers() -> None:
     data = dataset((2,) * 12, "t" * 12)
     save_minari(data, "many-v0")
-    same(load_minari("many-v0"), data)
+    assert_same(load_minari("many-v0"), data)
 
 
 def test_actions_are_rescaled_both_ways(datasets: Path) -> None:
@@ -242,7 +242,7 @@ def test_save_does_not_overwrite(datasets: Path) -> None:
     save_minari(dataset(), "test-v0")
     with pytest.raises(InputError, match="test-v0: exists already"):
         save_minari(dataset(seed=1), "test-v0")
-    same(load_minari("test-v0"), dataset())
+    assert_same(load_minari("test-v0"), dataset())
 
 
 def test_a_failed_write_leaves_nothing(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from .twins import (
     SPEC,
     A,
     B,
+    assert_same,
     bandit,
     constant,
     copies,
@@ -32,7 +33,6 @@ from .twins import (
     numbers,
     own,
     plain,
-    same,
     step,
     weights,
 )
@@ -267,9 +267,9 @@ def test_it_is_an_independent_one_for_ten_updates() -> None:
         agent.update({"transitions": data})
     assert 0.0 < sum(shares) < 10.0  # both kinds of action were taken
     for ours, theirs in zip([*copies(agent.q, member), plain(agent.v, member)], [*qs, v]):
-        same(ours, theirs, 1e-6)
+        assert_same(ours, theirs, 1e-6)
     for net, theirs in ((agent.vae.encoder, encoder), (agent.vae.decoder, decoder), (inner(agent.policy), policy)):
-        same(plain(net, member), theirs, 1e-6)
+        assert_same(plain(net, member), theirs, 1e-6)
 
 
 def test_the_policy_and_the_targets_wait_for_their_turn() -> None:

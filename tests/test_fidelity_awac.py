@@ -20,6 +20,7 @@ from .twins import (
     SPEC,
     A,
     B,
+    assert_same,
     bandit,
     constant,
     copies,
@@ -29,7 +30,6 @@ from .twins import (
     numbers,
     own,
     plain,
-    same,
     step,
 )
 
@@ -153,8 +153,8 @@ def test_it_is_an_independent_one_for_twenty_updates() -> None:
         agent.update({"transitions": data})
     assert 0 < capped < 100
     for ours, theirs in zip([*copies(agent.q, member), *copies(agent.target, member)], [*qs, *targets]):
-        same(ours, theirs)
-    same(plain(inner(agent.policy), member), policy)
+        assert_same(ours, theirs)
+    assert_same(plain(inner(agent.policy), member), policy)
     torch.testing.assert_close(agent.policy.get_parameter("log_std")[member, 0], log_std, rtol=1e-7, atol=1e-8)
 
 

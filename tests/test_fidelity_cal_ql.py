@@ -21,7 +21,7 @@ from pbrl.errors import InputError
 from pbrl.members import sweep
 from pbrl.spec import Spec
 
-from .twins import DOUBLE, SPEC, B, constant, noise_batch, numbers, same, weights
+from .twins import DOUBLE, SPEC, B, assert_same, constant, noise_batch, numbers, weights
 
 SMALL: dict[str, Any] = {
     "hidden": (4,),
@@ -235,4 +235,4 @@ def test_the_state_is_cqls() -> None:
     agent = cal_ql()
     other = CQL(SPEC, sweep(CQLConfig(hidden=(4,)), [3], dtype=DOUBLE))
     agent.load_state_dict(other.state_dict())
-    same(agent.q, other.q)
+    assert_same(agent.q, other.q)

@@ -16,7 +16,22 @@ from pbrl.data.source import Transitions
 from pbrl.errors import InputError
 from pbrl.members import sweep
 
-from .twins import DOUBLE, SPEC, A, B, constant, copies, follow, inner, noise_batch, numbers, own, plain, same, step
+from .twins import (
+    DOUBLE,
+    SPEC,
+    A,
+    B,
+    assert_same,
+    constant,
+    copies,
+    follow,
+    inner,
+    noise_batch,
+    numbers,
+    own,
+    plain,
+    step,
+)
 from .twins import weights as copied
 
 SMALL: dict[str, Any] = {"hidden": (4,), "batch_size": B, "normalize_obs": False, "actions": 3}
@@ -83,7 +98,7 @@ def test_without_weight_it_is_sac() -> None:
         for each in (agent, sac):
             each.update({"transitions": noise_batch(2, number)})
     for ours, theirs in ((agent.q, sac.q), (agent.policy, sac.policy), (agent.target, sac.target)):
-        same(ours, theirs, 1e-9)
+        assert_same(ours, theirs, 1e-9)
     torch.testing.assert_close(agent.log_alpha, sac.log_alpha, rtol=1e-9, atol=1e-9)
 
 
@@ -219,8 +234,8 @@ def test_it_is_an_independent_one_for_ten_updates() -> None:
             follow(target, q, rate)
         agent.update({"transitions": data})
     for ours, theirs in zip([*copies(agent.q, member), *copies(agent.target, member)], [*qs, *targets]):
-        same(ours, theirs, 1e-6)
-    same(plain(inner(agent.policy), member), policy, 1e-6)
+        assert_same(ours, theirs, 1e-6)
+    assert_same(plain(inner(agent.policy), member), policy, 1e-6)
     torch.testing.assert_close(agent.log_factor[member], log_factor, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(agent.log_alpha[member], log_alpha, rtol=1e-6, atol=1e-6)
 

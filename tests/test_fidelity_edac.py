@@ -16,7 +16,23 @@ from pbrl.errors import InputError
 from pbrl.members import sweep
 from pbrl.spec import Spec
 
-from .twins import DOUBLE, OBS, SPEC, A, B, bandit, copies, follow, inner, noise_batch, own, plain, same, step, weights
+from .twins import (
+    DOUBLE,
+    OBS,
+    SPEC,
+    A,
+    B,
+    assert_same,
+    bandit,
+    copies,
+    follow,
+    inner,
+    noise_batch,
+    own,
+    plain,
+    step,
+    weights,
+)
 
 SMALL: dict[str, Any] = {"hidden": (4,), "batch_size": B}
 
@@ -144,8 +160,8 @@ def test_it_is_an_independent_one_for_ten_updates() -> None:
             follow(target, q, rate)
         agent.update({"transitions": data})
     for ours, theirs in zip([*copies(agent.q, member), *copies(agent.target, member)], [*qs, *targets]):
-        same(ours, theirs, 1e-5)
-    same(plain(inner(agent.policy), member), policy, 1e-5)
+        assert_same(ours, theirs, 1e-5)
+    assert_same(plain(inner(agent.policy), member), policy, 1e-5)
     torch.testing.assert_close(agent.log_alpha[member], log_alpha, rtol=1e-6, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from pbrl.heads import TanhGaussian
 from pbrl.members import sweep
 from pbrl.nets import StackedMLP
 
-from .twins import DOUBLE, SPEC, A, B, constant, noise_batch, same
+from .twins import DOUBLE, SPEC, A, B, assert_same, constant, noise_batch
 
 SMALL: dict[str, Any] = {"hidden": (8,), "batch_size": B, "lr": 1e-2, "critics": 3, "perturbations": 4}
 
@@ -52,8 +52,8 @@ def test_without_weights_it_is_sac() -> None:
     for step in range(20):
         for each in (agent, twin):
             each.update({"transitions": noise_batch(step=step)})
-    same(agent.q, twin.q, 1e-6)
-    same(agent.policy, twin.policy, 1e-6)
+    assert_same(agent.q, twin.q, 1e-6)
+    assert_same(agent.policy, twin.policy, 1e-6)
 
 
 def test_critics_that_agree_are_not_pushed() -> None:

@@ -22,6 +22,7 @@ from .twins import (
     SPEC,
     A,
     B,
+    assert_same,
     bandit,
     constant,
     copies,
@@ -31,7 +32,6 @@ from .twins import (
     numbers,
     own,
     plain,
-    same,
     step,
     weights,
 )
@@ -144,9 +144,9 @@ def test_it_is_an_independent_one_for_twenty_updates() -> None:
                 follow(target, source, rate)
         agent.update({"transitions": data})
     for ours, theirs in zip(copies(agent.q, member), qs):
-        same(ours, theirs)
-    same(plain(inner(agent.policy), member), policy)
-    same(plain(inner(agent.target_policy), member), slow)
+        assert_same(ours, theirs)
+    assert_same(plain(inner(agent.policy), member), policy)
+    assert_same(plain(inner(agent.target_policy), member), slow)
 
 
 # --- what it finds ----------------------------------------------------------------------------------------------------

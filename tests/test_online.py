@@ -91,7 +91,7 @@ def run(learner: Any, collector: Collector, env_steps: int, **more: Any) -> list
     return list(online(learner, collector, env_steps, **settings))
 
 
-def same(one: Any, other: Any) -> None:
+def assert_same(one: Any, other: Any) -> None:
     ours, theirs = one.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -136,8 +136,8 @@ def test_resumed_from_both_states_the_bits_are_those_of_an_uninterrupted_run(env
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     resumed.buffer.load_state_dict({name: value.clone() for name, value in collector.buffer.state_dict().items()})
     found += run(second, resumed, 420)
-    same(second, whole)
-    same(resumed.buffer, steady.buffer)
+    assert_same(second, whole)
+    assert_same(resumed.buffer, steady.buffer)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name].nan_to_num(7.0), theirs[name].nan_to_num(7.0)) for name in ours)
@@ -149,8 +149,8 @@ def test_going_on_in_the_same_process_is_the_same_as_in_one_go() -> None:
     parts, collector = gather([0, 5], Countdown(6))
     for stop in (60, 120, 300, 480):
         run(parts, collector, stop)
-    same(parts, whole)
-    same(collector.buffer, steady.buffer)
+    assert_same(parts, whole)
+    assert_same(collector.buffer, steady.buffer)
 
 
 def test_a_simulator_that_does_not_repeat_itself_is_found_out() -> None:
@@ -215,7 +215,7 @@ def test_with_a_reward_of_its_own_the_learner_never_sees_the_environments() -> N
         run(learner, collector, 240, reward=lambda obs, act: act[..., 0] - obs[..., 1])
         assert torch.equal(collector.buffer.rew, collector.buffer.act[..., 0] - collector.buffer.obs[..., 1])
         learners.append(learner)
-    same(*learners)
+    assert_same(*learners)
     assert float(collector.buffer.env_rew.min()) == 1e6
 
 

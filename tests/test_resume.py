@@ -55,7 +55,7 @@ def recorded(run: Path) -> int:
     return len(path.read_bytes()) if path.exists() else 0
 
 
-def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
+def assert_resumes_as_never_killed(folder: Path, kills: int, seed: int) -> None:
     data = folder / "data.hdf5"
     hdf5.save(dataset(lengths=(30, 25, 40, 30), ends="xtx."), data)
     words = ("cpl", "--dataset", str(data), *OPTIONS)
@@ -135,9 +135,9 @@ def test_killed_during_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_killed_three_times(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, kills=3, seed=0)
+    assert_resumes_as_never_killed(tmp_path, kills=3, seed=0)
 
 
 @pytest.mark.slow
 def test_killed_ten_times(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, kills=10, seed=1)
+    assert_resumes_as_never_killed(tmp_path, kills=10, seed=1)

@@ -103,7 +103,7 @@ def step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def same(ours: nn.Module, theirs: nn.Module, tolerance: float = 1e-7) -> None:
+def assert_same(ours: nn.Module, theirs: nn.Module, tolerance: float = 1e-7) -> None:
     """Assert that two modules have the same weights."""
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
