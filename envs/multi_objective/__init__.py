@@ -1,8 +1,8 @@
 """Problems with several objectives: rewards are [n, K].
 
-Small ones are our own, stepped as arrays, with fronts that are known exactly. Of the tasks of mo-gymnasium, MO-Hopper and
-MO-HalfCheetah are batched (``locomotion``); the others (minecart, ...) are played through
-``envs.mujoco.GymnasiumCopies``, which restarts its copies explicitly, so that nothing depends on auto-reset.
+Small ones are our own, stepped as arrays, and their fronts are known exactly. The tasks of mo-gymnasium (minecart, ...)
+are played through ``envs.mujoco.GymnasiumCopies``, which restarts its copies explicitly, so that nothing depends on
+auto-reset; but MO-Hopper and MO-HalfCheetah are batched (``locomotion``).
 """
 
 from __future__ import annotations

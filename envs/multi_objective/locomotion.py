@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +18,37 @@ from ..batched_mujoco import BatchedMuJoCo, Moved
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
-Rewards = Callable[[Any, Array, Array, Single, NDArray[np.bool_]], Single]
-"""task, qpos [n, nq], speed [n], minus the weighed effort [n], fallen [n] -> [n, K]."""
+Flags = NDArray[np.bool_]
+Rewards = Callable[[Moved, Single, Flags], Single]
+"""Steps of n copies, minus their weighed effort [n], fallen [n] -> [n, K]."""
 
 
-def _hopper(task: Any, qpos: Array, speed: Array, effort: Single, fallen: NDArray[np.bool_]) -> Single:
+def _hopper(now: Moved, effort: Single, fallen: Flags) -> Single:
     """Speed, height and effort, and what standing is worth added to each."""
-    energy = effort / task._ctrl_cost_weight
-    rew = np.stack([speed, _height(task, qpos), energy], axis=1, dtype=np.float32, casting="same_kind")
-    return np.asarray(rew + _standing(task, fallen), dtype=np.float32)
+    return _columns(now.speed, _height(now), effort / now.task._ctrl_cost_weight) + _standing(now, fallen)
 
 
-def _hopper_of_two(task: Any, qpos: Array, speed: Array, effort: Single, fallen: NDArray[np.bool_]) -> Single:
+def _hopper_of_two(now: Moved, effort: Single, fallen: Flags) -> Single:
     """Speed and height; effort and standing are added to both."""
-    rew = np.stack([speed, _height(task, qpos)], axis=1, dtype=np.float32, casting="same_kind")
-    return np.asarray(rew + effort[:, None] + _standing(task, fallen), dtype=np.float32)
+    return _columns(now.speed, _height(now)) + effort[:, None] + _standing(now, fallen)
 
 
-def _cheetah(task: Any, qpos: Array, speed: Array, effort: Single, fallen: NDArray[np.bool_]) -> Single:
+def _cheetah(now: Moved, effort: Single, fallen: Flags) -> Single:
     """Speed and effort."""
-    del qpos, fallen
-    both = np.stack([speed, effort / task._ctrl_cost_weight], axis=1, dtype=np.float32, casting="same_kind")
-    return np.asarray(both)
+    del fallen
+    return _columns(now.speed, effort / now.task._ctrl_cost_weight)
 
 
-def _height(task: Any, qpos: Array) -> Array:
-    return np.asarray(10 * (qpos[:, 1] - task.init_qpos[1]))
+def _columns(*columns: Array | Single) -> Single:
+    return np.asarray(np.stack(columns, axis=1, dtype=np.float32, casting="same_kind"), dtype=np.float32)
 
 
-def _standing(task: Any, fallen: NDArray[np.bool_]) -> Single:
-    return (task._healthy_reward * ~fallen)[:, None].astype(np.float32)
+def _height(now: Moved) -> Array:
+    return np.asarray(10 * (now.qpos[:, 1] - now.task.init_qpos[1]))
+
+
+def _standing(now: Moved, fallen: Flags) -> Single:
+    return (now.task._healthy_reward * ~fallen)[:, None].astype(np.float32)
 
 
 TASKS: dict[str, tuple[str, int, Rewards]] = {
@@ -74,9 +74,10 @@ class BatchedLocomotion(BatchedMuJoCo):
         self.spec = dataclasses.replace(self.spec, name=env, objectives=objectives)
         single = self._formula
 
-        def formula(now: Moved) -> tuple[Array, Array, NDArray[np.bool_] | NDArray[Any]]:
+        def formula(now: Moved) -> tuple[Array, Array, Flags]:
             obs, _, term = single(now)
             effort = -(now.task._ctrl_cost_weight * np.sum(np.square(now.act), axis=1))
-            return obs, rewards(now.task, now.qpos, now.speed, effort, term).astype(np.float64), term
+            fallen = np.asarray(term, dtype=np.bool_)
+            return obs, rewards(now, effort, fallen).astype(np.float64), fallen
 
         self._formula = formula

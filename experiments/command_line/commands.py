@@ -51,6 +51,8 @@ BENCHES = {
     "speed": ("bench_speed:speed", "member-updates per second of each agent and P"),
     "ucbvi": ("bench_ucbvi:ucbvi", "episodes of a tabular agent that plans before each, beside rlberry-scool's"),
     "rewards": ("bench_rewards:rewards", "updates on given segment pairs, beside a loop over torch modules"),
+    "online": ("bench_online:online", "environment steps per second of SAC online, beside stable-baselines3's"),
+    "simulators": ("bench_online:simulators", "steps per second of copies of a simulator, beside Gymnasium's"),
     "preferences": (
         "preference_study.study:preferences",
         "which preference method to pick: the same labels and seeds for all",
@@ -61,6 +63,7 @@ BENCHES = {
     ),
     "offline": ("offline_study.study:offline", "offline agents on the same data, with the same budget for all"),
     "morl": ("morl_study.study:morl", "fronts of C-MORL beside a sweep of fixed weights, at the same number of steps"),
+    "morl-speed": ("bench_morl_speed:speed", "environment steps of C-MORL beside a loop of single PPOs"),
     "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...
