@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -137,8 +138,9 @@ def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Pl
     result = train(one, load(one.task), folder / "stacks" / one.name)
     kept.save(path_of(one, folder), result)
     shutil.rmtree(folder / "stacks" / one.name)
-    last = np.asarray(result["returns"], dtype=np.float64)[:, -1]
-    tick(result["seconds"], float(np.nanmean(evaluation.normalise(last, result["reference"]))))
+    last = evaluation.normalise(np.array([returns[-1] for returns in result["returns"]]), result["reference"])
+    kept_up = last[np.isfinite(last)]
+    tick(result["seconds"], float(kept_up.mean()) if len(kept_up) else math.nan)
     return name
 
 
