@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ class Act(Protocol):
         """[P, B, O] -> [P, B, A] in [-1, 1]; greedy without keys, drawn with keys [P]."""
 
 
+@runtime_checkable
 class Agent(Protocol):
-    """What ``evaluate`` needs of an agent."""
+    """What ``rollout`` needs of an agent; one that remembers the episode (``Remembering``) is told its course."""
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """See ``Act``."""
@@ -84,8 +85,15 @@ class _Player:
         return act
 
 
+def _begun(agent: Act | Agent | Remembering, copies: int) -> Act:
+    """How the agent acts in a wave of ``copies`` episodes of each member."""
+    if isinstance(agent, Remembering):
+        return _Player(agent, agent.empty_memory(copies))
+    return agent.act if isinstance(agent, Agent) else agent
+
+
 def rollout(
-    act: Act | Remembering,
+    act: Act | Agent | Remembering,
     env: VectorEnv,
     *,
     members: int,
@@ -102,7 +110,7 @@ def rollout(
     not depend on k or on the other members; its stochastic ones depend on k (actions are drawn per wave and step).
 
     Args:
-        act: an agent's method ``act``; or the whole agent, where it remembers the episode.
+        act: an agent, or a function like its method ``act`` (which forgets the episode where the agent remembers it).
         gamma: discount per step of the returns, none by default.
         stochastic_keys: [P] keys to draw actions with; None plays greedily.
         device: where the agent is.
@@ -130,7 +138,7 @@ def rollout(
 
 
 def _wave(
-    act: Act | Remembering,
+    act: Act | Agent | Remembering,
     env: VectorEnv,
     seeds: Sequence[int],
     wanted: int,
@@ -147,7 +155,7 @@ def _wave(
     assert env.spec.horizon is not None  # checked by the caller
     shape = (len(diverged), len(seeds))
     obs = env.reset(list(seeds) * len(diverged))
-    play = _Player(act, act.empty_memory(len(seeds))) if isinstance(act, Remembering) else act
+    play = _begun(act, len(seeds))
     alive = np.ones(shape, dtype=bool)
     alive[:, wanted:] = False
     objectives = () if env.spec.objectives == 1 else (env.spec.objectives,)
@@ -200,7 +208,7 @@ def evaluate(
     env = make_env(members * max(1, min(together, episodes)))
     try:
         return rollout(
-            agent if isinstance(agent, Remembering) else agent.act,
+            agent,
             env,
             members=members,
             episodes=episodes,

@@ -34,7 +34,6 @@ from pbrl.data.leaks import folds
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members
-from pbrl.memory import Remembering
 from pbrl.statistics import wilson
 
 from .. import kept, side_by_side
@@ -173,8 +172,7 @@ def played(
         return {}
     env = envs.make(env_id, len(rows) * options.episodes)
     try:
-        act = learner if isinstance(learner, Remembering) else learner.act
-        mean = evaluation.rollout(act, env, members=len(rows), episodes=options.episodes).mean
+        mean = evaluation.rollout(learner, env, members=len(rows), episodes=options.episodes).mean
     finally:
         env.close()
     return {
