@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.special import expit, log_softmax, logsumexp
+from torch import Tensor
 
+from pbrl import direct_preference as direct
+from pbrl.theory.alignment_bandit import minimise
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.mdps import Floats
 from pbrl.theory.measures import exactly
@@ -139,23 +143,16 @@ def _fitted(root: int, seed: int, broken: bool) -> float:
     if broken:
         kept = one // (count // TOKENS) == two // (count // TOKENS)
         one, two = one[kept], two[kept]
-    label = expit(returns[two] - returns[one])
-    # The loss is convex in the leaves' implicit rewards h; Newton, then the policy over leaves is reference exp(h).
-    score = np.zeros(count)
-    for _ in range(50):
-        share = expit(score[two] - score[one])
-        gradient = np.bincount(two, share - label, count) - np.bincount(one, share - label, count)
-        weight = share * (1 - share)
-        hessian = np.zeros((count, count))
-        np.add.at(hessian, (one, two), -weight)
-        hessian += hessian.T
-        hessian[np.diag_indices(count)] = np.bincount(two, weight, count) + np.bincount(one, weight, count)
-        step = np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
-        score = score - step
-        if float(np.abs(step).max()) < 1e-13:
-            break
-    found = tree.leaves(tree.reference) + score / BETA
-    return float(np.abs(np.exp(found - logsumexp(found)) - np.exp(tree.leaves(tree.solve()[1]))).max())
+    first, second = torch.from_numpy(one), torch.from_numpy(two)
+    label = torch.from_numpy(expit(returns[two] - returns[one]))
+    reference = torch.from_numpy(tree.leaves(tree.reference))
+
+    def risk(logits: Tensor) -> Tensor:
+        ratio = logits.log_softmax(-1) - reference
+        return direct.dpo(ratio[first], ratio[second], label, BETA).mean()
+
+    found = minimise(risk, reference).softmax(-1).numpy()
+    return float(np.abs(found - np.exp(tree.leaves(tree.solve()[1]))).max())
 
 
 ERRORS = {
