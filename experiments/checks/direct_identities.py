@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
@@ -179,9 +180,12 @@ def _against_adversary(bandit: AlignmentBandit, seed: list[int], imitates: bool)
     return float((chosen - found).abs().max())
 
 
-def _pessimism(trial: Trial, imitates: bool) -> Measured:
+def _worst(
+    trial: Trial, error: Callable[[AlignmentBandit, list[int], bool], float], number: int, whole: bool
+) -> Measured:
+    """The largest error over bandits, each with a seed of its own, of an identity that is whole or broken."""
     bandits = enumerate(_bandits(trial))
-    return exactly(max(_against_adversary(bandit, [trial.seed, n, 53], imitates) for n, bandit in bandits))
+    return exactly(max(error(bandit, [trial.seed, n, number], whole) for n, bandit in bandits))
 
 
 D5 = Check(
@@ -193,8 +197,8 @@ D5 = Check(
     bound=1e-7,
     bound_says="rounding of Newton's method in two different problems",
     provenance="paper",
-    statistic=lambda trial: _pessimism(trial, True),
-    control=Control("DPO without imitation", lambda trial: _pessimism(trial, False)),
+    statistic=lambda trial: _worst(trial, _against_adversary, 53, True),
+    control=Control("DPO without imitation", lambda trial: _worst(trial, _against_adversary, 53, False)),
 )
 
 
@@ -221,11 +225,6 @@ def _two_forms(bandit: AlignmentBandit, seed: list[int], calibrated: bool) -> fl
     return max(abs(values), float((slopes[0] - slopes[1]).abs().max()))
 
 
-def _incentive(trial: Trial, calibrated: bool) -> Measured:
-    bandits = enumerate(_bandits(trial))
-    return exactly(max(_two_forms(bandit, [trial.seed, n, 54], calibrated) for n, bandit in bandits))
-
-
 D6 = Check(
     id="D6",
     paper="VPO (Cen et al., ICLR 2025)",
@@ -235,9 +234,9 @@ D6 = Check(
     bound=1e-10,
     bound_says="rounding: J*(r) - E_cal r = -beta E_cal log(pi_r / reference)",
     provenance="paper",
-    statistic=lambda trial: _incentive(trial, True),
+    statistic=lambda trial: _worst(trial, _two_forms, 54, True),
     control=Control(
-        "rewards that are not calibrated: J* grows with their shift", lambda trial: _incentive(trial, False)
+        "rewards that are not calibrated: J* grows with their shift", lambda trial: _worst(trial, _two_forms, 54, False)
     ),
 )
 
