@@ -47,14 +47,16 @@ class Adam(nn.Module):
         self.register_buffer("lr", lr)
         self.clip: Tensor | None
         self.register_buffer("clip", clip if clip is not None and bool(torch.isfinite(clip).any()) else None)
+        self.decay: Tensor | None
+        self.register_buffer("decay", weight_decay)
         self.first = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
         self.second = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
         # Plain lists of the same tensors: going through the modules at every step takes longer than the step.
         self._moments = (list(self.first), list(self.second))
         # Learning rates as numbers: equal ones make a single fused call, and reading them at every step takes time.
         self.rates: list[float] = []
+        self.decays: list[float] = []
         self.read_rates()
-        self.decays: list[float] = [0.0] * len(lr) if weight_decay is None else weight_decay.tolist()
 
     def get_extra_state(self) -> Tensor:
         """The number of steps taken, as a tensor."""
@@ -66,8 +68,9 @@ class Adam(nn.Module):
         self.read_rates()
 
     def read_rates(self) -> None:
-        """Takes the learning rates from ``lr`` again, which a population may have changed."""
+        """Takes rates of learning and decay from their buffers again, which a population may have changed."""
         self.rates = self.lr.tolist()
+        self.decays = [0.0] * len(self.rates) if self.decay is None else self.decay.tolist()
 
     def reset(self) -> None:
         """Forgets the moments and the step count, as a fresh optimiser would have them."""

@@ -2,21 +2,26 @@
 
 Two pure functions: ``exploit``, from scores to whom each member copies, and ``explore``, from settings to varied ones.
 ``copy_members`` and ``set_values`` carry them out on a learner: weights, optimiser moments and running statistics are
-tensors [P, ...], so that copying a member is copying rows.
+tensors [P, ...], so that copying a member is copying rows. ``places`` finds where a learner holds its settings.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import rng
+from .episode_returns import EpisodeReturns
 from .errors import InputError
+from .members import Members
 from .optim import Adam
+from .running import RewardScale
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ def exploit(scores: Tensor, share: float, key: Tensor) -> Tensor:
     count = min(math.ceil(share * members), members // 2)
     order = torch.where(scores.isnan(), -math.inf, scores).argsort(stable=True)
     source = torch.arange(members, device=scores.device)
-    if count:
-        drawn = rng.indices(rng.fold(key, "exploit"), count, count)
-        source[order[:count]] = order[members - count :][drawn]
+    best = min(count, int((~scores.isnan()).sum()))  # nobody becomes one that has no score
+    if best:
+        drawn = rng.indices(rng.fold(key, "exploit"), count, best)
+        source[order[:count]] = order[members - best :][drawn]
     return source
 
 
@@ -95,35 +101,139 @@ def explore(
     return result
 
 
-@torch.no_grad()
-def copy_members(learner: nn.Module, source: Tensor, *, keep: tuple[str, ...] = ("keys",)) -> None:
-    """Every tensor [P, ...] of a learner's state takes its rows from ``source`` [P], but for buffers named ``keep``.
+def stacked(learner: nn.Module, alone: nn.Module, members: int) -> dict[str, int]:
+    """The tensors of a learner's state that have rows for each of P members: name -> G, where there are G P rows.
 
-    A copy has its own key still: it plays other episodes than the member that it was copied from.
+    Row g P + p is member p's.
+
+    Args:
+        alone: the same learner made for one member only, by which shapes tell what belongs to members.
+        members: P.
     """
-    members = len(source)
-    for name, tensor in (*learner.named_parameters(), *learner.named_buffers()):
-        if name.rpartition(".")[2] not in keep and tensor.dim() and len(tensor) == members:
-            tensor.copy_(tensor[source].clone())
+    single, found = dict(_tensors(alone)), {}
+    for name, tensor in _tensors(learner):
+        one = single[name]
+        if tensor.dim() and one.shape[1:] == tensor.shape[1:] and len(tensor) == members * len(one):
+            found[name] = len(one)
+    return found
+
+
+@torch.no_grad()
+def copy_members(
+    learner: nn.Module, source: Tensor, stacks: Mapping[str, int], *, keep: tuple[str, ...] = ("keys",)
+) -> None:
+    """Each member becomes the one that ``source`` [P] names: weights, optimiser moments, statistics and settings.
+
+    A copy keeps its own key, so that it plays other episodes than the member that it was copied from, and what is about
+    its own running episodes, which it goes on with.
+
+    Args:
+        stacks: see ``stacked``.
+        keep: names of buffers that are not copied.
+    """
+    members, own = len(source), _own_episodes(learner)
+    copied = source != torch.arange(members, device=source.device)
+    for name, tensor in _tensors(learner):
+        if name in stacks and name.rpartition(".")[2] not in keep and name not in own:
+            tensor.copy_(tensor[_rows(source, stacks[name])].clone())
+    for module in learner.modules():
+        if isinstance(module, EpisodeReturns):  # what another policy has begun says nothing about this one
+            changed = copied.repeat(len(module.age) // members)[:, None]
+            module.whole.copy_(torch.where(changed, (module.age == 0).to(module.whole.dtype), module.whole))
     _refresh(learner)
 
 
-@torch.no_grad()
-def set_values(learner: nn.Module, settings: Mapping[str, Tensor]) -> None:
-    """Settings {name: [P]} go wherever the learner has a buffer of that name, learning rates included.
+def places(
+    make: Callable[[Members[Any]], nn.Module], members: Members[Any], names: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Where a learner holds settings: for each the names of the buffers [G P] that are its values, row for row.
+
+    Found by making learners with other values, so that no agent need say it.
 
     Raises:
-        InputError: the learner has no such buffer.
+        InputError: a setting that is not a number per member, or that decides about more than such buffers, such as
+            what weights begin with.
     """
+    calm = dataclasses.replace(members, compile=False)
+    before, found = dict(_tensors(make(calm))), {}
+    for name in names:
+        values = [getattr(config, name) for config in calm.configs]
+        if any(type(value) is not float for value in values):
+            raise InputError(f"{name} is {values[0]!r}, expected a setting that is a number to explore")
+        changed = dataclasses.replace(calm, configs=tuple(_other(config, name) for config in calm.configs))
+        old, new, paths = calm.column(name), changed.column(name), []
+        for path, tensor in _tensors(make(changed)):
+            was = before[path]
+            if torch.equal(was, tensor):
+                continue
+            many = len(tensor) // len(calm) if tensor.dim() == 1 else 0
+            if not many or not torch.equal(tensor, new.repeat(many)) or not torch.equal(was, old.repeat(many)):
+                raise InputError(f"{name} decides how training begins, expected a setting that can vary on the way")
+            paths.append(path)
+        if not paths:
+            raise InputError(f"{name} is fixed when training begins, expected a setting that can vary on the way")
+        found[name] = tuple(paths)
+    return found
+
+
+def values_of(learner: nn.Module, places: Mapping[str, tuple[str, ...]], members: int) -> dict[str, Tensor]:
+    """The present values of settings: {name: [P]}."""
+    buffers = dict(_tensors(learner))
+    return {name: buffers[paths[0]][:members].clone() for name, paths in places.items()}
+
+
+@torch.no_grad()
+def set_values(learner: nn.Module, settings: Mapping[str, Tensor], places: Mapping[str, tuple[str, ...]]) -> None:
+    """Settings {name: [P]} go wherever the learner holds them; see ``places``.
+
+    Raises:
+        InputError: a setting without a place.
+    """
+    buffers = dict(_tensors(learner))
     for name, values in settings.items():
-        found = [
-            x for path, x in learner.named_buffers() if path.rpartition(".")[2] == name and x.shape == values.shape
-        ]
-        if not found:
-            raise InputError(f"{type(learner).__name__} holds no setting {name!r} per member, expected one of its own")
-        for buffer in found:
-            buffer.copy_(values)
+        if name not in places:
+            raise InputError(f"{name!r} has no place in {type(learner).__name__}, expected one of {', '.join(places)}")
+        for path in places[name]:
+            buffers[path].copy_(values.repeat(len(buffers[path]) // len(values)))
     _refresh(learner)
+
+
+def _tensors(learner: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from learner.named_parameters()
+    yield from learner.named_buffers()
+
+
+def _rows(source: Tensor, groups: int) -> Tensor:
+    """Whom each of G P rows copies."""
+    return (torch.arange(groups, device=source.device)[:, None] * len(source) + source).flatten()
+
+
+def _own_episodes(learner: nn.Module) -> set[str]:
+    """The names of buffers about episodes that a member is in the midst of."""
+    running = {RewardScale: ("returns",), EpisodeReturns: ("gained", "discount", "age", "whole")}
+    return {
+        f"{path}.{name}".removeprefix(".")
+        for path, module in learner.named_modules()
+        for kind, names in running.items()
+        if isinstance(module, kind)
+        for name in names
+    }
+
+
+def _other(config: Any, name: str) -> Any:
+    """The config with another legal value of a setting.
+
+    Raises:
+        InputError: it can have no other value.
+    """
+    value = getattr(config, name)
+    for other in (0.9 * value, 1.1 * value, value + 0.1, value - 0.1):
+        try:
+            if other != value:
+                return dataclasses.replace(config, **{name: other})
+        except InputError:
+            continue
+    raise InputError(f"{name} is {value} and can hardly be anything else, expected another setting to explore")
 
 
 def _refresh(learner: nn.Module) -> None:

@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import envs
 from agents.on_policy.ppo import PPO, PPOConfig
 from pbrl import rng
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
-from pbrl.members import sweep
-from pbrl.population_based import Explored, copy_members, exploit, explore, set_values
+from pbrl.members import Members, sweep
+from pbrl.population_based import (
+    Explored,
+    copy_members,
+    exploit,
+    explore,
+    places,
+    set_values,
+    stacked,
+    values_of,
+)
 
 DOUBLE = torch.float64
 KEY = rng.keys([3])[0]
@@ -102,27 +111,71 @@ def played(learner: PPO, updates: int) -> list[Tensor]:
     return [p.detach().clone() for p in learner.parameters()]
 
 
+TINY = PPOConfig(steps=5, environments=2, hidden=(4,), epochs=1, batch_size=5)
+
+
+def ppo(members: Members[PPOConfig]) -> PPO:
+    return PPO(envs.make("PointMass1D-v0", 1).spec, members)
+
+
 def test_a_copy_of_a_stacks_member_learns_as_its_source_does() -> None:
-    config = PPOConfig(steps=5, environments=2, hidden=(4,), epochs=1, batch_size=5)
-    learner = PPO(envs.make("PointMass1D-v0", 1).spec, sweep(config, [0, 1, 2], {"lr": [1e-3]}))
+    members = sweep(TINY, [0, 1, 2], {"lr": [1e-3]})
+    learner = ppo(members)
+    stacks, where = stacked(learner, ppo(members.take([0])), 3), places(ppo, members, ["lr", "clip"])
+    assert where == {"lr": ("adam.lr",), "clip": ("clip",)}
     played(learner, 2)
-    copy_members(learner, torch.tensor([2, 1, 2]))
+    copy_members(learner, torch.tensor([2, 1, 2]), stacks)
     assert learner.keys[0] != learner.keys[2]
-    tensors = [*learner.parameters(), *(b for name, b in learner.named_buffers() if name != "keys")]
+    own = ("keys", "reward_scale.returns")
+    tensors = [*learner.parameters(), *(b for name, b in learner.named_buffers() if name not in own)]
     assert all(torch.equal(x[0], x[2]) for x in tensors)
     assert any(not torch.equal(x[0], x[1]) for x in tensors)
-    set_values(learner, {"lr": torch.tensor([1e-3, 1e-3, 0.0]), "clip": torch.tensor([0.1, 0.2, 0.3])})
+    assert not torch.equal(learner.reward_scale.returns[0], learner.reward_scale.returns[2]), "its own episodes go on"
+    varied = {"lr": torch.tensor([1e-3, 1e-3, 0.0]), "clip": torch.tensor([0.1, 0.2, 0.3])}
+    set_values(learner, varied, where)
     assert learner.adam.rates == pytest.approx([1e-3, 1e-3, 0.0])
     assert learner.clip.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert all(torch.equal(values, varied[name]) for name, values in values_of(learner, where, 3).items())
     before = [p.detach().clone() for p in learner.policy.parameters()]
     played(learner, 3)
     assert all(torch.equal(a[2], b[2]) for a, b in zip(before, learner.policy.parameters())), (
         "at rate 0 it stands still"
     )
     assert any(not torch.equal(a[0], b[0]) for a, b in zip(before, learner.policy.parameters()))
-    again = PPO(learner.spec, sweep(config, [0, 1, 2]))
+    again = PPO(learner.spec, sweep(TINY, [0, 1, 2]))
     again.load_state_dict(learner.state_dict())
     assert again.adam.rates == learner.adam.rates, "a resumed population goes on at its own rates"
+
+
+def test_what_has_no_row_for_each_member_is_not_copied() -> None:
+    """Two members and two observations: a shape alone does not tell one from the other."""
+
+    class Both(nn.Module):
+        shared: Tensor
+        own: Tensor
+        many: Tensor
+
+        def __init__(self, members: int) -> None:
+            super().__init__()
+            self.register_buffer("shared", torch.tensor([5.0, 6.0]))
+            self.register_buffer("own", torch.arange(members).double())
+            self.register_buffer("many", torch.arange(3 * members).double())
+
+    learner = Both(2)
+    stacks = stacked(learner, Both(1), 2)
+    assert stacks == {"own": 1, "many": 3}
+    copy_members(learner, torch.tensor([1, 1]), stacks)
+    assert learner.shared.tolist() == [5.0, 6.0]
+    assert learner.own.tolist() == [1.0, 1.0]
+    assert learner.many.tolist() == [1.0, 1.0, 3.0, 3.0, 5.0, 5.0], "row g P + p is member p's"
+
+
+def test_nobody_becomes_one_that_has_no_score() -> None:
+    scores = torch.tensor([math.nan, math.nan, 3.0, math.nan])
+    for seed in range(20):
+        source = exploit(scores, 0.5, rng.keys([seed])[0])
+        assert source.tolist() == [2, 2, 2, 3]
+    assert exploit(torch.full((4,), math.nan), 0.5, KEY).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +186,9 @@ def test_a_copy_of_a_stacks_member_learns_as_its_source_does() -> None:
         (lambda: Explored(0.0, 1.0, log=True), "expected a bound above 0"),
         (lambda: Explored(0.0, 1.0, resample=2.0), "chance to resample is 2.0"),
         (lambda: explore({"lr": torch.zeros(2)}, torch.zeros(2), {"x": Explored(0, 1)}, KEY), "unknown setting 'x'"),
-        (lambda: set_values(torch.nn.Linear(2, 2), {"lr": torch.zeros(2)}), "Linear holds no setting 'lr'"),
+        (lambda: set_values(nn.Linear(2, 2), {"lr": torch.zeros(2)}, {"clip": ()}), "'lr' has no place in Linear"),
+        (lambda: places(ppo, sweep(TINY, [0]), ["init_log_std"]), "init_log_std decides how training begins"),
+        (lambda: places(ppo, sweep(TINY, [0]), ["normalize_obs"]), "normalize_obs is True, expected a setting that"),
     ],
 )
 def test_bad_input(call: Any, said: str) -> None:

@@ -14,6 +14,7 @@ from pbrl.errors import InputError
 
 from .front_options import FrontOptions
 from .online_options import MOST, OnlineOptions
+from .population_options import PopulationOptions
 from .query_options import QueryOptions
 
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
@@ -125,6 +126,7 @@ class TrainOptions:
     online: OnlineOptions = field(default_factory=OnlineOptions)
     query: QueryOptions = field(default_factory=QueryOptions)
     front: FrontOptions = field(default_factory=FrontOptions)
+    population: PopulationOptions = field(default_factory=PopulationOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
@@ -206,8 +208,9 @@ class TrainOptions:
         label = {**content["label"], "label_beta": float(content["label"]["label_beta"])}
         run = {**content["run"], "out": Path(content["run"]["out"]), "seed": tuple(content["run"]["seed"])}
         label["labels"] = tuple(label["labels"])
-        front = content.get("front", {})  # runs of before there were fronts have none
+        front = content.get("front", {})  # older runs have neither it nor a population
         front = {**front, "reference_point": tuple(front.get("reference_point", ()))}
+        population = {name: tuple(x) if isinstance(x, list) else x for name, x in content.get("population", {}).items()}
         return cls(
             data=DataOptions(**content["data"]),
             label=LabelOptions(**label),
@@ -215,5 +218,6 @@ class TrainOptions:
             online=OnlineOptions(**content["online"]),
             query=QueryOptions(**content["query"]),
             front=FrontOptions(**front),
+            population=PopulationOptions(**population),
             machine=MachineOptions(**content["machine"]),
         )

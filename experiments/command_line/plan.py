@@ -40,6 +40,7 @@ from .problem import (
 )
 from .train_asking import check_effect as check_query_effect
 from .train_asking import is_page, schedule_of, teacher
+from .turns import Turns, turns_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Plan:
         simulator: where to play, or None.
         identity: all that the final weights depend on, as JSON has it.
         notes: sentences that the user should read.
+        turns: of population-based training, or None.
     """
 
     request: Request
@@ -69,6 +71,7 @@ class Plan:
     simulator: Simulator | None
     identity: dict[str, Any]
     notes: tuple[str, ...]
+    turns: Turns | None = None
 
 
 def plan(request: Request) -> Plan:
@@ -139,10 +142,18 @@ def plan(request: Request) -> Plan:
             notes = [*notes, f"no hypervolume: {where.env} has no customary reference point, {expected}"]
     if compares:
         identity["compared"] = [{"by": str(each), "margin": getattr(each, "margin", None)} for each in teachers]
+    turns = turns_of(request, spec, population, learner, where, held_out=any(each.held_out for each in told))
+    if turns is not None:
+        identity["population_based"] = {
+            **json.loads(json.dumps(dataclasses.asdict(options.population))),
+            "metric": turns.metric,
+            "eval_every": options.eval_every,
+            "episodes": options.run.episodes,
+        }
     nobody = (None,) * len(population.members)
     lessons = tuple(each.train for each in of_member) or nobody
     tests = tuple(each.held_out for each in of_member) or nobody
-    return Plan(request, on, population, learner, source, lessons, tests, where, identity, tuple(notes))
+    return Plan(request, on, population, learner, source, lessons, tests, where, identity, tuple(notes), turns)
 
 
 def _check_wanted(learner: Learner, source: Source) -> None:

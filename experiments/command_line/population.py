@@ -52,15 +52,20 @@ class Population:
         members: their configs and seeds; for each labels, each combination of swept values, each seed.
         labels: [P] who labelled for each.
         rows: [P] seed, labels and swept fields, for members.csv.
+        whole: whether they are one group, since they copy each other as they train.
     """
 
     members: Members[Any]
     labels: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    whole: bool = False
 
     @property
     def groups(self) -> list[str]:
         """[P] what a member shares with those that differ in the seed alone, such as "regret alpha=0.1"."""
+        return ["the population"] * len(self.rows) if self.whole else self._groups()
+
+    def _groups(self) -> list[str]:
         varied = [name for name in self.rows[0] if name not in ("member", "seed") and self._varies(name)]
         names = [" ".join(_word(name, row[name]) for name in varied) for row in self.rows]
         return [name or Path(self.labels[0]).name for name in names]  # of a file of answers, not where it is
@@ -68,7 +73,7 @@ class Population:
     @property
     def names(self) -> list[str]:
         """[P] names of the members, e.g. "regret alpha=0.1 seed=3"."""
-        return [f"{group} seed={row['seed']}" for group, row in zip(self.groups, self.rows)]
+        return [f"{group} seed={row['seed']}" for group, row in zip(self._groups(), self.rows)]
 
     def _varies(self, name: str) -> bool:
         return len({str(row[name]) for row in self.rows}) > 1
@@ -149,7 +154,7 @@ def populate(request: Request, labels: Sequence[str], on: Machine) -> Population
         {"member": i, "seed": seed, "labels": label, **{name: getattr(config, name) for name in request.swept}}
         for i, (seed, label, config) in enumerate(zip(members.seeds, of_member, members.configs))
     )
-    return Population(members, of_member, rows)
+    return Population(members, of_member, rows, request.options.population.population_based)
 
 
 def make_learner(request: Request, spec: Spec, population: Population) -> Learner:

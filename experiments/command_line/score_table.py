@@ -14,6 +14,7 @@ from pbrl.run import Run
 from pbrl.statistics import iqm, stratified_bootstrap
 
 from .plan import Plan
+from .turns import summary
 
 WORDS = {"updates": "updates", "env_steps": "environment steps"}
 """What a run's series count, in words."""
@@ -85,6 +86,13 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
     yield table
     if several:
         yield _vectors(planned, run, several)
+    if planned.turns is not None:
+        told, last = summary(run.folder), np.where(np.isnan(scores[:, -1]), -np.inf, scores[:, -1])
+        best = planned.population.names[int(last.argmax())]
+        yield (
+            f"{told + '; ' if told else ''}best at the end: member {int(last.argmax())} (at first {best}), "
+            f"{last.max():.4g}, chosen by this very score"
+        )
     if len(set(groups)) == len(groups):
         yield "One seed says little: give several, as in --seed 0 1 2 3 4 5 6 7, for intervals."
 

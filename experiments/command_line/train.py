@@ -44,17 +44,25 @@ def train(planned: Plan, run: Run, watch: Callable[[int, Values], None]) -> None
     total = options.offline_updates
     steps = 0 if saved is None else saved.env_steps
     names = planned.population.names
+    turns, every = planned.turns, options.eval_every * options.population.exploit_every
     with run.recording(names, updates=learner.updates, env_steps=steps, offline=total) as record:
-        if planned.source is not None and not steps:
+        if turns is not None:
+            turns.begin(learner, run, steps)
+        while planned.source is not None and not steps and learner.updates < total:  # anew after each turn
             for metrics in loops.offline(learner, planned.source, total, every=options.record_every):
                 now = learner.updates
                 values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
                 if now % options.eval_every == 0 or now == total:
                     values |= measure(planned)
                 record(now, values)
-                if now % options.checkpoint_every == 0 or now == total:
+                turned = turns is not None and now % every == 0 and (now < total or options.online.env_steps > 0)
+                if turns is not None and turned:
+                    turns.take(learner, run, 0)
+                if turned or now % options.checkpoint_every == 0 or now == total:
                     run.save(learner)
                 watch(now, values)
+                if turned:
+                    break
         if options.online.env_steps:
             train_online(
                 planned, run, record, watch, lambda now: {**measure(planned), **measure_front(planned, run, now)}

@@ -76,32 +76,40 @@ def train_online(
     """
     options = planned.request.options.online
     offline = planned.request.options.offline_updates
-    learner = planned.learner
+    learner, turns = planned.learner, planned.turns
+    every = options.evaluations_every * planned.request.options.population.exploit_every
     assert isinstance(learner, Agent)  # check_learner sees to it
-    phase = _phase(planned, run)
-    collected = phase.collected
-    try:
-        run.load_collected(collected)
-        before = collected.env_steps
-        for metrics in phase.metrics:
-            now = collected.env_steps
-            last = now >= options.env_steps
-            values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
-            due = last or now // options.evaluations_every > before // options.evaluations_every
-            if due:
-                values |= measure(now)
-            record(learner.updates, values, env_steps=now)
-            if due:
-                run.save(learner, collected.state_dict(), env_steps=now)
-            watch(offline + now, values)
-            before = now
-    except EnvFault as fault:
-        buffer = _buffer(collected)
-        assert buffer is not None  # only a collector raises it
-        kept = export(buffer, planned, run) if collected.env_steps else "nothing"
-        raise InputError(f"{fault}; collected before: {kept}") from fault
-    finally:
-        phase.close()
+    turned = True
+    while turned:  # after each turn of population-based training it begins anew, as a resumed run does
+        turned, phase = False, _phase(planned, run)
+        collected = phase.collected
+        try:
+            run.load_collected(collected)
+            before = collected.env_steps
+            for metrics in phase.metrics:
+                now = collected.env_steps
+                last = now >= options.env_steps
+                values: dict[str, Sequence[float]] = {name: value.tolist() for name, value in metrics.items()}
+                due = last or now // options.evaluations_every > before // options.evaluations_every
+                if due:
+                    values |= measure(now)
+                record(learner.updates, values, env_steps=now)
+                turned = turns is not None and not last and now // every > before // every
+                if turns is not None and turned:
+                    turns.take(learner, run, now)
+                if due:
+                    run.save(learner, collected.state_dict(), env_steps=now)
+                watch(offline + now, values)
+                before = now
+                if turned:
+                    break
+        except EnvFault as fault:
+            buffer = _buffer(collected)
+            assert buffer is not None  # only a collector raises it
+            kept = export(buffer, planned, run) if collected.env_steps else "nothing"
+            raise InputError(f"{fault}; collected before: {kept}") from fault
+        finally:
+            phase.close()
     filled = _buffer(collected)
     if options.export and filled is not None:
         export(filled, planned, run)
