@@ -2,9 +2,9 @@
 
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
-from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search), ``offline`` or
-``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it takes those results over
-first. From the last it also makes ``docs/theory.md``.
+from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search), ``offline``,
+``offline-to-online``, ``morl`` or ``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it
+takes those results over first. From the last it also makes ``docs/theory.md``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from pbrl.errors import InputError
 from .findings import findings
 from .human_tables import read_human
 from .offline_part import kept_files, offline_part
+from .morl_part import FRONT_FILES, fronts_part
+from .morl_rows import MORL, read_fronts
+from .online_part import FILES as ONLINE_FILES
+from .online_part import online_part
+from .online_rows import read_online
 from .page import Table, markdown_table
 from .preference_rows import read_study
 from .rows import read_labels, read_results
@@ -65,6 +70,8 @@ def generated() -> dict[str, str]:
     made = {"preferences": ("preferences.csv", preferences_part), "human_labels": ("human_labels.csv", human_part)}
     made["checks"] = (CHECKS, checks_part)
     made["offline"] = ("offline.csv", offline_part)
+    made["morl"] = (MORL, fronts_part)
+    made["offline_to_online"] = ("offline_to_online.csv", online_part)
     return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
 
 
@@ -96,6 +103,12 @@ def take_over(folder: Path) -> None:
         files = {name: kept for name, kept in STUDY_FILES.items() if (folder / name).is_file()}
     elif (folder / "offline.csv").is_file():
         files = kept_files(folder)
+    elif (folder / "offline_to_online.csv").is_file():
+        read_online(folder)
+        files = ONLINE_FILES
+    elif (folder / MORL).is_file():
+        read_fronts(folder)
+        files = {name: kept for name, kept in FRONT_FILES.items() if (folder / name).is_file()}
     elif (folder / "search.csv").is_file():
         files = {"search.csv": SEARCH}
     elif (folder / "human_labels.csv").is_file():
