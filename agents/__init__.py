@@ -15,7 +15,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pbrl.agent import Learner
 from pbrl.errors import InputError
@@ -25,8 +25,11 @@ from pbrl.theory.learner import TabularLearner
 TABULAR, DUELING = "tabular", "dueling"
 
 
+L = TypeVar("L", bound=Learner | TabularLearner | DuelingLearner, covariant=True)
+
+
 @dataclass(frozen=True)
-class Algorithm:
+class Algorithm(Generic[L]):
     """An algorithm that was found in a file of ``agents/``.
 
     Attributes:
@@ -39,37 +42,7 @@ class Algorithm:
 
     name: str
     family: str
-    make: Callable[..., Learner]
-    config: type[Any]
-    doc: str
-
-    @property
-    def summary(self) -> str:
-        """The first line of the docstring."""
-        return self.doc.strip().splitlines()[0]
-
-
-@dataclass(frozen=True)
-class TabularAlgorithm:
-    """An algorithm that was found in a file of ``agents/tabular/``; attributes as those of ``Algorithm``."""
-
-    name: str
-    make: Callable[..., TabularLearner]
-    config: type[Any]
-    doc: str
-
-    @property
-    def summary(self) -> str:
-        """The first line of the docstring."""
-        return self.doc.strip().splitlines()[0]
-
-
-@dataclass(frozen=True)
-class DuelingAlgorithm:
-    """An algorithm that was found in a file of ``agents/dueling/``; attributes as those of ``Algorithm``."""
-
-    name: str
-    make: Callable[..., DuelingLearner]
+    make: Callable[..., L]
     config: type[Any]
     doc: str
 
@@ -104,7 +77,7 @@ def dueling_names() -> list[str]:
     return sorted(_files(DUELING))
 
 
-def find(name: str) -> Algorithm:
+def find(name: str) -> Algorithm[Learner]:
     """The algorithm of that name.
 
     Raises:
@@ -115,12 +88,10 @@ def find(name: str) -> Algorithm:
             raise InputError(
                 f"{name} learns finite MDPs from {what}, expected it in: pbrl regret STUDY --agents {name}"
             )
-    path = _path(name, "tensors")
-    make, config, doc = _load(path)
-    return Algorithm(name, path.parent.name, make, config, doc)
+    return _load(name, "tensors")
 
 
-def find_tabular(name: str) -> TabularAlgorithm:
+def find_tabular(name: str) -> Algorithm[TabularLearner]:
     """The tabular algorithm of that name.
 
     Raises:
@@ -128,31 +99,28 @@ def find_tabular(name: str) -> TabularAlgorithm:
     """
     if name in _files("tensors"):
         raise InputError(f"{name} learns from tensors, expected it in: pbrl train {name}")
-    return TabularAlgorithm(name, *_load(_path(name, TABULAR)))
+    return _load(name, TABULAR)
 
 
-def find_dueling(name: str) -> DuelingAlgorithm:
+def find_dueling(name: str) -> Algorithm[DuelingLearner]:
     """The algorithm of that name that learns from preferences between two policies.
 
     Raises:
         InputError: there is none.
     """
-    return DuelingAlgorithm(name, *_load(_path(name, DUELING)))
+    return _load(name, DUELING)
 
 
-def _path(name: str, kind: str) -> Path:
+def _load(name: str, kind: str) -> Algorithm[Any]:
+    """The algorithm of that name and kind: its class, its config's class, and its file's docstring."""
     files = _files(kind)
     if name not in files:
         near = difflib.get_close_matches(name, files, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         what = "agent" if kind == "tensors" else f"{kind} agent"
         raise InputError(f"unknown {what} {name!r}{hint}, expected one of {', '.join(sorted(files))}")
-    return files[name]
-
-
-def _load(path: Path) -> tuple[Any, type[Any], str]:
-    """The learner's class, its config's class, and the file's docstring."""
-    module = importlib.import_module(f"{__name__}.{path.parent.name}.{path.stem}")
-    wanted = path.stem.replace("_", "")
+    family = files[name].parent.name
+    module = importlib.import_module(f"{__name__}.{family}.{name}")
+    wanted = name.replace("_", "")
     classes = {key.lower(): value for key, value in vars(module).items() if isinstance(value, type)}
-    return classes[wanted], classes[wanted + "config"], module.__doc__ or ""
+    return Algorithm(name, family, classes[wanted], classes[wanted + "config"], module.__doc__ or "")

@@ -192,7 +192,7 @@ def random_data(options: SpeedOptions) -> tuple[Dataset, Preferences]:
     return dataset, Preferences(Pairs(segments, order[:1000], order[1000:]), label, By("a coin"))
 
 
-def last_stage(algorithm: Algorithm) -> Any:
+def last_stage(algorithm: Algorithm[Any]) -> Any:
     """The algorithm's default config with all stages but the last cut to one update: that is where runs spend time."""
     names = {field.name for field in dataclasses.fields(algorithm.config)}
     return algorithm.config(**{name: 1 for name in ("bc_updates", "reward_updates") if name in names})
@@ -222,7 +222,7 @@ def updates_per_s(learner: Learner, source: Source, seconds: float) -> float:
     return 1.0 / statistics.median(times)
 
 
-def flops_of_update(algorithm: Algorithm, config: Any, dataset: Dataset, preferences: Preferences) -> float:
+def flops_of_update(algorithm: Algorithm[Any], config: Any, dataset: Dataset, preferences: Preferences) -> float:
     """Floating-point operations in the matrix products of one update of one member, counted as torch runs it."""
     few = dataset.rows(torch.arange(1))
     members: Members[Any] = sweep(config, [0], dtype=torch.float64)

@@ -35,7 +35,7 @@ class Request:
     given: frozenset[str]
 
 
-def parse(algorithm: Algorithm, arguments: Sequence[str]) -> Request:
+def parse(algorithm: Algorithm[Any], arguments: Sequence[str]) -> Request:
     """The request that command line words after ``pbrl train AGENT`` make.
 
     Raises:
