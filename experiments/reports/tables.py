@@ -3,8 +3,8 @@
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
 from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search), ``offline``,
-``offline-to-online``, ``morl`` or ``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of ``pbrl check``, it
-takes those results over first. From the last it also makes ``docs/theory.md``.
+``offline-to-online``, ``morl`` or ``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of
+``pbrl check``, it takes those results over first. From the last it also makes ``docs/theory.md``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pbrl.errors import InputError
 
 from .findings import findings
 from .human_tables import read_human
-from .offline_part import kept_files, offline_part
 from .morl_part import FRONT_FILES, fronts_part
 from .morl_rows import MORL, read_fronts
+from .offline_part import kept_files, offline_part
 from .online_part import FILES as ONLINE_FILES
 from .online_part import online_part
 from .online_rows import read_online
