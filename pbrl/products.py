@@ -80,12 +80,17 @@ class _Affine(torch.autograd.Function):
         return _product(x, weight, bias, chosen)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        to_bias, grad = grads[0].sum(1, keepdim=True), grads[0]
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]  # a policy's loss needs a critic's for ``x`` alone
+        bias, grad = grads[0].sum(1, keepdim=True) if to_bias else None, grads[0]
         grad = grad.bfloat16() if ctx.chosen == "bf16" else grad
-        to_x = _product(grad, weight.mT, None, ctx.chosen) if ctx.needs_input_grad[0] else None
-        return to_x, _product(x.mT, grad, None, ctx.chosen), to_bias, None
+        return (
+            _product(grad, weight.mT, None, ctx.chosen) if to_x else None,
+            _product(x.mT, grad, None, ctx.chosen) if to_weight else None,
+            bias,
+            None,
+        )
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None, chosen: Kernel) -> Tensor:
