@@ -50,6 +50,7 @@ TASKS: dict[str, Task] = {
     task.dataset: task
     for task in (
         Task("local/pointmass/medium-v1", "PointMass-v0", "medium", 20_000, 1000, 2500, 10),
+        Task("local/reacher/mixed-v1", "Reacher-v5", "mixed", 20_000, 1000, 2500, 10),
         _locomotion("hopper", "Hopper-v5", "medium"),
         _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay"),
     )
