@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -46,16 +47,31 @@ def _shifted(mdp: DiscountedMDP) -> DiscountedMDP:
     return replace(mdp, reward=reward, gamma=0.999)
 
 
+class Flips(NamedTuple):
+    """Start states [S - 1] in which paying the constant in every step changes what is best.
+
+    Attributes:
+        greedy: the first of the optimal actions, in the order up, down, left, right, is another one.
+        every: no optimal action is optimal any more.
+    """
+
+    greedy: NDArray[np.bool_]
+    every: NDArray[np.bool_]
+
+
 def _optimal(solution: Solution) -> NDArray[np.bool_]:
     optimal: NDArray[np.bool_] = solution.advantage > -1e-8 * (1.0 + np.abs(solution.value[..., None]))
     return optimal
 
 
-def flipped(mdp: DiscountedMDP) -> NDArray[np.bool_]:
-    """[S - 1] the start states in which no optimal action is still optimal once every step pays the constant more."""
-    plain, paid = replace(mdp, gamma=0.999), _shifted(mdp)
-    keep = _optimal(policy_iteration(plain)) & _optimal(policy_iteration(paid))
-    return np.logical_not(keep[:-1].any(axis=-1))
+def flips(mdp: DiscountedMDP) -> Flips:
+    """Where the constant changes what is best, against the undiscounted optimum.
+
+    On the authors' board 55 and 48 of 92. A prototype had counted 54 greedy actions, as plain value iteration does
+    whose rounding decides one state's tie (a test shows it).
+    """
+    plain, paid = (_optimal(policy_iteration(one))[:-1] for one in (mdp, _shifted(mdp)))
+    return Flips(plain.argmax(-1) != paid.argmax(-1), np.logical_not((plain & paid).any(-1)))
 
 
 def _differences(mdp: DiscountedMDP, other: DiscountedMDP, trial: Trial, by_regret: bool) -> float:
@@ -74,10 +90,11 @@ def _differences(mdp: DiscountedMDP, other: DiscountedMDP, trial: Trial, by_regr
 
 def _blind(trial: Trial, by_regret: bool) -> Measured:
     mdp = replace(_board(), gamma=0.999)
-    lost = int(flipped(mdp).sum())
-    note = f"optimal actions change in {lost} of {len(mdp.reward) - 1} states"
-    if lost == 0:
-        raise ArithmeticError("the shifted reward has the same optimal actions: no counterexample")
+    found = flips(_board())
+    greedy, every = int(found.greedy.sum()), int(found.every.sum())
+    note = f"of {len(mdp.reward) - 1} greedy actions {greedy} change; in {every} states no optimal action stays optimal"
+    if 2 * greedy <= len(mdp.reward) - 1 or every == 0:
+        raise ArithmeticError(f"the shifted reward is no counterexample: {note}")
     return exactly(_differences(mdp, _shifted(mdp), trial, by_regret), note)
 
 
@@ -85,11 +102,11 @@ def _map(trial: Trial, path: Path) -> str:
     """The board, with the states whose optimal actions the constant changes."""
     del trial
     cells = _cells()
-    lost = flipped(_board())
+    found = flips(_board())
     shown = np.zeros((*cells.shape, 3)) + 0.93
     stands = ~np.isin(cells % MUD, (1, HOUSE, 3))
-    colour = np.array([[0.75, 0.87, 0.95], [0.95, 0.72, 0.55]])
-    shown[stands] = colour[lost.astype(int)]
+    colour = np.array([[0.78, 0.89, 0.96], [0.99, 0.88, 0.75], [0.95, 0.70, 0.52]])
+    shown[stands] = colour[np.where(found.every, 2, found.greedy.astype(int))]
     with rc_context(STYLE), replacing(path) as temporary:
         figure = Canvas(figsize=(5.2, 5.2), dpi=160)
         FigureCanvasAgg(figure)
@@ -101,18 +118,24 @@ def _map(trial: Trial, path: Path) -> str:
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color=PALETTE[7])
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(f"optimal actions change in {int(lost.sum())} of {lost.size} states")
+        axes.set_xticks(np.arange(cells.shape[1] - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(cells.shape[0] - 1) + 0.5, minor=True)
+        axes.grid(which="minor", color="white", lw=1.0)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(f"{int(found.greedy.sum())} of {found.greedy.size} greedy actions change", fontsize=11)
         figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
     return (
-        f"Orange: states in which no optimal action stays optimal when every step pays {SHIFT:g} more. Preferences by "
-        "partial return between equally long unfinished segments are the same with and without."
+        f"Orange: no optimal action stays optimal when every step pays {SHIFT:g} more; pale orange: the first of the "
+        "optimal actions (up, down, left, right) is another one. Preferences by partial return between equally long "
+        "unfinished segments are the same with and without."
     )
 
 
 K3_SHIFT = Check(
     id="K3-shift",
     paper=PAPER,
-    claim="Adding a constant to every reward changes no preference by partial return, and most optimal actions.",
+    claim="Adding a constant to every reward changes no preference by partial return, and most greedy actions.",
     setting="delivery grid, 92 start states, +3 per step; pairs of random segments of 3 steps that do not end",
     assumptions=("equally long segments", "episodes can be ended, so that their length is a choice"),
     bound=1e-10,
