@@ -22,7 +22,7 @@ from torch import Tensor
 from . import rng
 from .data.buffer import Buffer, Reward
 from .errors import InputError
-from .vector_env import Flags, RestartableEnv
+from .vector_env import Flags, RestartableEnv, played_again
 
 
 class EnvFault(InputError):
@@ -153,23 +153,16 @@ class Collector:
         """[P N, O] first observations, or those at which the buffer stopped."""
         seeds, buffer = self._seeds(), self.buffer
         running = buffer.running.flatten().cpu().numpy()
-        obs = self.env.reset(seeds.tolist())
         longest = int(running.max())
         if not longest:
-            return obs
+            return np.asarray(self.env.reset(seeds.tolist()))
         order = buffer.order[-longest:]  # [longest, N]
-        acts = buffer.act[:, order].to("cpu", torch.float64).transpose(1, 2).flatten(0, 1).numpy()  # [P N, longest, A]
-        paid = buffer.env_rew[:, order].to("cpu", torch.float64).transpose(1, 2).flatten(0, 1)  # [P N, longest]
-        past = torch.arange(longest) >= longest - torch.as_tensor(running)[:, None]  # [P N, longest]
+        acts = buffer.act[:, order].to("cpu", torch.float64).transpose(0, 1).flatten(1, 2).numpy()  # [longest, P N, A]
+        obs = played_again(self.env, seeds, running, acts)
+        paid = buffer.env_rew[:, order].to("cpu", torch.float64).transpose(0, 1).flatten(1, 2)  # [longest, P N]
         returns = torch.zeros(self.env.copies, dtype=torch.float64)
-        for time in range(longest):
-            late = running == longest - time
-            if time and late.any():
-                self.env.restart(late, seeds[late].tolist())
-            obs = self.env.step(acts[:, time])[0]
-            returns += torch.where(past[:, time], paid[:, time], 0.0)
-        if not running.all():  # the others are at their beginnings
-            obs = self.env.restart(running == 0, seeds[running == 0].tolist())
+        for time, gained in enumerate(paid):
+            returns += torch.where(torch.as_tensor(running) >= longest - time, gained, 0.0)
         self._returns = returns.reshape(buffer.members, buffer.streams)
         expected = buffer.next_obs[:, order[-1]]
         wrong = (self._seen(obs) != expected).any(-1).flatten().cpu().numpy() & (running > 0)

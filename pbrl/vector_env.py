@@ -43,3 +43,23 @@ class RestartableEnv(VectorEnv, Protocol):
 
         A chosen copy is as if ``reset`` with that seed; the others go on undisturbed.
         """
+
+
+def played_again(
+    env: RestartableEnv, seeds: NDArray[np.int64], running: NDArray[np.int64], acts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Begin the episodes of ``seeds`` [n] and repeat what was done in them: obs [n, O] of where they were.
+
+    Args:
+        running: [n] steps of each copy's episode so far.
+        acts: [T, n, A] of the last T = max(running) steps, so that all copies arrive together. What stands before a
+            copy's beginning does not matter.
+    """
+    obs = np.asarray(env.reset(seeds.tolist()))
+    for time in range(len(acts) + 1):
+        late = (running == len(acts) - time) & (time > 0)
+        if late.any():
+            obs = env.restart(late, seeds[late].tolist())
+        if time < len(acts):
+            obs = env.step(acts[time])[0]
+    return obs

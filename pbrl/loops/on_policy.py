@@ -15,7 +15,7 @@ from ..agent import GoesOnline, Learner
 from ..data.rollout import Rollout
 from ..data.source import Batch
 from ..errors import InputError
-from ..vector_env import RestartableEnv
+from ..vector_env import RestartableEnv, played_again
 
 
 class OnPolicy(Learner, Protocol):
@@ -135,17 +135,11 @@ class Playing(nn.Module):
 
     def _begin(self) -> NDArray[np.float64]:
         """Start the present episodes and play them again up to where they were: [P N, O]."""
-        seeds, length = self._seeds(), self.length.numpy()
-        obs = np.asarray(self.env.reset(seeds.tolist()))
+        length = self.length.numpy()
         total = int(length.max())
-        for t in range(total + 1):
-            late = (length == total - t) & (t > 0)  # so that all arrive at the same time
-            if late.any():
-                obs = self.env.restart(late, seeds[late].tolist())
-            if t < total:
-                place = np.maximum(t - total + length, 0)
-                obs = self.env.step(self.actions.numpy()[place, np.arange(self.env.copies)])[0]
-        return obs
+        place = np.maximum(np.arange(total)[:, None] - total + length, 0)  # [total, P N]
+        acts = self.actions.numpy()[place, np.arange(self.env.copies)]
+        return played_again(self.env, self._seeds(), length, acts)
 
 
 def on_policy(
