@@ -101,27 +101,22 @@ def explore(
     return result
 
 
-def stacked(learner: nn.Module, alone: nn.Module, members: int) -> dict[str, int]:
+def stacked(make: Callable[[Members[Any]], nn.Module], members: Members[Any]) -> dict[str, int]:
     """The tensors of a learner's state that have rows for each of P members: name -> G, where there are G P rows.
 
-    Row g P + p is member p's.
-
-    Args:
-        alone: the same learner made for one member only, by which shapes tell what belongs to members.
-        members: P.
+    Row g P + p is member p's. Found by making the learner twice as large, so that no agent need say it.
     """
-    single, found = dict(_tensors(alone)), {}
-    for name, tensor in _tensors(learner):
-        one = single[name]
-        if tensor.dim() and one.shape[1:] == tensor.shape[1:] and len(tensor) == members * len(one):
-            found[name] = len(one)
+    calm = dataclasses.replace(members, compile=False)
+    twice = dataclasses.replace(calm, configs=calm.configs * 2, seeds=calm.seeds * 2)
+    large, found = dict(_tensors(make(twice))), {}
+    for name, tensor in _tensors(make(calm)):
+        if tensor.dim() and len(large[name]) == 2 * len(tensor):
+            found[name] = len(tensor) // len(members)
     return found
 
 
 @torch.no_grad()
-def copy_members(
-    learner: nn.Module, source: Tensor, stacks: Mapping[str, int], *, keep: tuple[str, ...] = ("keys",)
-) -> None:
+def copy_members(learner: nn.Module, source: Tensor, stacks: Mapping[str, int], *, wholly: bool = False) -> None:
     """Each member becomes the one that ``source`` [P] names: weights, optimiser moments, statistics and settings.
 
     A copy keeps its own key, so that it plays other episodes than the member that it was copied from, and what is about
@@ -129,15 +124,17 @@ def copy_members(
 
     Args:
         stacks: see ``stacked``.
-        keep: names of buffers that are not copied.
+        wholly: copy these two as well.
     """
-    members, own = len(source), _own_episodes(learner)
+    members, own = len(source), set() if wholly else _own(learner)
     copied = source != torch.arange(members, device=source.device)
     for name, tensor in _tensors(learner):
-        if name in stacks and name.rpartition(".")[2] not in keep and name not in own:
+        if name in stacks and name not in own:
             tensor.copy_(tensor[_rows(source, stacks[name])].clone())
     for module in learner.modules():
-        if isinstance(module, EpisodeReturns):  # what another policy has begun says nothing about this one
+        if (
+            isinstance(module, EpisodeReturns) and not wholly
+        ):  # what another policy has begun says nothing about this one
             changed = copied.repeat(len(module.age) // members)[:, None]
             module.whole.copy_(torch.where(changed, (module.age == 0).to(module.whole.dtype), module.whole))
     _refresh(learner)
@@ -163,11 +160,16 @@ def places(
         changed = dataclasses.replace(calm, configs=tuple(_other(config, name) for config in calm.configs))
         old, new, paths = calm.column(name), changed.column(name), []
         for path, tensor in _tensors(make(changed)):
-            was = before[path]
-            if torch.equal(was, tensor):
+            was = before.get(path)
+            if was is not None and torch.equal(was, tensor):
                 continue
-            many = len(tensor) // len(calm) if tensor.dim() == 1 else 0
-            if not many or not torch.equal(tensor, new.repeat(many)) or not torch.equal(was, old.repeat(many)):
+            many = len(tensor) // len(calm) if was is not None and tensor.dim() == 1 else 0
+            if (
+                was is None
+                or not many
+                or not torch.equal(tensor, new.repeat(many))
+                or not torch.equal(was, old.repeat(many))
+            ):
                 raise InputError(f"{name} decides how training begins, expected a setting that can vary on the way")
             paths.append(path)
         if not paths:
@@ -208,16 +210,17 @@ def _rows(source: Tensor, groups: int) -> Tensor:
     return (torch.arange(groups, device=source.device)[:, None] * len(source) + source).flatten()
 
 
-def _own_episodes(learner: nn.Module) -> set[str]:
-    """The names of buffers about episodes that a member is in the midst of."""
+def _own(learner: nn.Module) -> set[str]:
+    """The names of a learner's keys, and of buffers about episodes that a member is in the midst of."""
     running = {RewardScale: ("returns",), EpisodeReturns: ("gained", "discount", "age", "whole")}
-    return {
+    episodes = {
         f"{path}.{name}".removeprefix(".")
         for path, module in learner.named_modules()
         for kind, names in running.items()
         if isinstance(module, kind)
         for name in names
     }
+    return episodes | {name for name, _ in learner.named_buffers() if name.rpartition(".")[2] == "keys"}
 
 
 def _other(config: Any, name: str) -> Any:

@@ -121,7 +121,7 @@ def ppo(members: Members[PPOConfig]) -> PPO:
 def test_a_copy_of_a_stacks_member_learns_as_its_source_does() -> None:
     members = sweep(TINY, [0, 1, 2], {"lr": [1e-3]})
     learner = ppo(members)
-    stacks, where = stacked(learner, ppo(members.take([0])), 3), places(ppo, members, ["lr", "clip"])
+    stacks, where = stacked(ppo, members), places(ppo, members, ["lr", "clip"])
     assert where == {"lr": ("adam.lr",), "clip": ("clip",)}
     played(learner, 2)
     copy_members(learner, torch.tensor([2, 1, 2]), stacks)
@@ -162,7 +162,7 @@ def test_what_has_no_row_for_each_member_is_not_copied() -> None:
             self.register_buffer("many", torch.arange(3 * members).double())
 
     learner = Both(2)
-    stacks = stacked(learner, Both(1), 2)
+    stacks = stacked(lambda members: Both(len(members)), sweep(TINY, [0, 1]))
     assert stacks == {"own": 1, "many": 3}
     copy_members(learner, torch.tensor([1, 1]), stacks)
     assert learner.shared.tolist() == [5.0, 6.0]

@@ -38,9 +38,11 @@ class PercentBCConfig(CloningConfig):
 class PercentBC(BC):
     """Stacked percentile BC; members may clone different shares."""
 
+    percent: Tensor
+
     def __init__(self, spec: Spec, members: Members[PercentBCConfig]) -> None:
         super().__init__(spec, members)
-        self.percents: list[float] = members.column("percent").tolist()
+        self.register_buffer("percent", members.column("percent"))
 
     @property
     def boundaries(self) -> tuple[int, ...]:
@@ -58,7 +60,7 @@ class PercentBC(BC):
         rank[order] = torch.arange(len(order), device=order.device)
         of_row = torch.repeat_interleave(rank, data.lengths)  # [N] rank of the episode that a row belongs to
         rows: list[Tensor] = []
-        for percent in self.percents:
+        for percent in self.percent.tolist():
             kept = 1 + int((taken < percent * len(data) / 100.0).sum())
             rows.append((of_row < kept).nonzero().squeeze(1).to(source.device))
         return source.with_rows(rows)

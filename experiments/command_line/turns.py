@@ -131,10 +131,9 @@ def turns_of(
 
     assert isinstance(learner, nn.Module)
     found_places = places(make, members, names)
-    alone = make(dataclasses.replace(members.take([0]), compile=False))
     metric = _metric(options, learner, where, spec, held_out=held_out)
     key = rng.fold(rng.keys([options.run.seed[0]])[0], "population")
-    return Turns(metric, chosen.exploit_share, specs, found_places, stacked(learner, alone, len(members)), key)
+    return Turns(metric, chosen.exploit_share, specs, found_places, stacked(make, members), key)
 
 
 def _swept(request: Request) -> list[str]:
