@@ -26,7 +26,16 @@ from .vector_env import Flags, RestartableEnv, played_again
 
 
 class EnvFault(InputError):
-    """The environment gave what is not a number; all steps before are in the buffer."""
+    """The environment gave what is not a number; all steps before are in the buffer, where there is one."""
+
+
+def check_numbers(env: str, obs: NDArray[np.float64], rew: NDArray[np.float64], env_steps: int) -> None:
+    """Raise EnvFault unless all is finite that an environment gave after so many steps of each member."""
+    for what, values in (("an observation", obs), ("a reward", rew)):
+        if not np.isfinite(values).all():
+            raise EnvFault(
+                f"environment {env} gave {what} that is not a number after {env_steps} steps, expected finite numbers"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +151,7 @@ class Collector:
         return (rng.bits(key, 1).flatten() & 0x7FFFFFFF).cpu().numpy()
 
     def _check(self, obs: NDArray[np.float64], rew: NDArray[np.float64]) -> None:
-        for what, values in (("an observation", obs), ("a reward", rew)):
-            if not np.isfinite(values).all():
-                raise EnvFault(
-                    f"environment {self.env.spec.name} gave {what} that is not a number after "
-                    f"{self.buffer.env_steps} steps, expected finite numbers"
-                )
+        check_numbers(self.env.spec.name, obs, rew, self.buffer.env_steps)
 
     def _begin(self) -> NDArray[np.float64]:
         """[P N, O] first observations, or those at which the buffer stopped."""

@@ -217,6 +217,8 @@ CASES = [
     ("train sac --env CartPole-v1 --env-steps 100", "a choice among 2", "ppo"),
     ("train bc --env PointMass-v0 --env-steps 60", "bc cannot learn online", "sac"),
     ("train cpl --env PointMass-v0 --env-steps 60", "cpl cannot learn online", "sac"),
+    ("train p_iql --env PointMass-v0 --env-steps 60", "p_iql cannot learn online: it learns from pairs", "pebble"),
+    ("train pt_iql --env PointMass-v0 --env-steps 60", "pt_iql cannot learn online: it learns from pairs", "pebble"),
     ("train ppo --env PointMass-v0 --env-steps 100 --envs-per-member 4", "--envs-per-member has no", "--environments"),
     ("train ppo --env PointMass-v0 --env-steps 100 --export True", "--export has no effect", "keeps no replay"),
     ("train spo --dataset {files}/small.hdf5", "spo learns from its own rollouts", "--env"),

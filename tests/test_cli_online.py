@@ -167,6 +167,37 @@ def test_a_failing_environment_loses_nothing(
     assert [len(hdf5.load(run / f"collected-{member}.hdf5")) for member in range(2)] == [150, 150]
 
 
+def test_a_failing_environment_leaves_a_player_its_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = envs.make
+
+    def broken(env: str, copies: int) -> Any:
+        made: Any = original(env, copies)
+        step, taken = made.step, [0]
+
+        def breaks(act: Any) -> Any:
+            taken[0] += 1
+            obs, rew, term, trunc = step(act)
+            return (np.full_like(obs, np.nan), rew, term, trunc) if taken[0] > 27 else (obs, rew, term, trunc)
+
+        if copies == 4:  # those that learn
+            made.step = breaks
+        return made
+
+    monkeypatch.setattr(envs, "make", broken)
+    words = ["ppo", "--env", "PointMass-v0", "--env-steps", "80", "--eval-every-steps", "20", "--seed", "0", "1"]
+    words += ["--environments", "2", "--steps", "10", "--epochs", "1", "--hidden", "4", "--episodes", "0"]
+    assert cli.main(["train", *words, "--out", str(tmp_path)]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "PointMass-v0 gave an observation that is not a number after 54 steps" in line
+    run = Run.open(only_run(tmp_path))
+    assert line.endswith(f"kept: {run.checkpoint} of 40 steps")
+    saved = run.saved()
+    assert saved is not None
+    assert saved.updates == 2
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 

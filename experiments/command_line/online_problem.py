@@ -94,7 +94,9 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
             raise InputError(f"{agent} asks about what it does in the simulator, found a data set, too: {expected}")
         return
     if wants != {"transitions"}:
-        raise InputError(f"{agent} cannot learn online: it learns from {' and '.join(sorted(wants))}, {_SUCH_AS}")
+        asks = "expected pebble, which asks about what it does there, or an agent of rewards such as sac"
+        expected = asks if "pairs" in wants else _SUCH_AS
+        raise InputError(f"{agent} cannot learn online: it learns from {' and '.join(sorted(wants))}, {expected}")
     if not isinstance(learner, Agent) or not hasattr(config, "gamma"):
         raise InputError(f"{agent} cannot learn online: it does not learn from rewards, {_SUCH_AS}")
     if online.replay in ("prefill", "mixed") and options.data.dataset is None:

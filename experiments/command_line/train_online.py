@@ -104,10 +104,7 @@ def train_online(
                 if turned:
                     break
         except EnvFault as fault:
-            buffer = _buffer(collected)
-            assert buffer is not None  # only a collector raises it
-            kept = export(buffer, planned, run) if collected.env_steps else "nothing"
-            raise InputError(f"{fault}; collected before: {kept}") from fault
+            raise InputError(f"{fault}; {_kept(collected, planned, run)}") from fault
         finally:
             phase.close()
     filled = _buffer(collected)
@@ -122,6 +119,15 @@ def _phase(planned: Plan, run: Run) -> Phase:
     if isinstance(planned.learner, GoesOnline):
         planned.learner.go_online()
     return _from_rollouts(planned) if set(planned.learner.wants()) == {"rollout"} else _with_replay(planned)
+
+
+def _kept(collected: Collected, planned: Plan, run: Run) -> str:
+    """What is saved of a run whose environment has failed, in words."""
+    buffer = _buffer(collected)
+    if buffer is None:  # rollouts are forgotten once they are learned from
+        saved = run.saved()
+        return f"kept: {'nothing' if saved is None else f'{run.checkpoint} of {saved.env_steps} steps'}"
+    return f"collected before: {export(buffer, planned, run) if buffer.env_steps else 'nothing'}"
 
 
 def _buffer(collected: Collected) -> Buffer | None:

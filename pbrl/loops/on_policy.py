@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..agent import GoesOnline, Learner
+from ..collector import check_numbers
 from ..data.rollout import Rollout
 from ..data.source import Batch
 from ..errors import InputError
@@ -71,7 +72,11 @@ class Playing(nn.Module):
         self._obs: NDArray[np.float64] | None = None
 
     def collect(self, learner: OnPolicy, steps: int) -> tuple[Rollout, dict[str, Tensor]]:
-        """The next T steps of every copy, and the mean return [P] of the episodes that ended (where each had one)."""
+        """The next T steps of every copy, and the mean return [P] of the episodes that ended (where each had one).
+
+        Raises:
+            EnvFault: the environment gives what is not a number; nothing is learned from this rollout.
+        """
         obs = self._begin() if self._obs is None else self._obs
         spec, device = self.env.spec, self.keys.device
         lead = (steps, self.env.copies)
@@ -90,6 +95,7 @@ class Playing(nn.Module):
             self.actions[self.length, torch.arange(self.env.copies)] = given
             self.length += 1
             after[t], gained, term[t], trunc[t] = self.env.step(given.numpy())
+            check_numbers(spec.name, after[t], gained, self.env_steps + t * self.shape[1])
             rew[t] = gained.reshape(self.env.copies, -1)
             self.returns += torch.from_numpy(rew[t]).reshape(self.returns.shape)
             ended = (term[t] + trunc[t]) > 0
@@ -157,6 +163,9 @@ def on_policy(
 
     Args:
         prepare: turns a rollout into what the learner gets; by default it gets the rollout.
+
+    Raises:
+        EnvFault: the environment gives what is not a number; the learner is as it was after its last update.
     """
     if isinstance(learner, GoesOnline):
         learner.go_online()
