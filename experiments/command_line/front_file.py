@@ -9,9 +9,32 @@ import numpy as np
 
 from pbrl import pareto
 from pbrl.data.files import replacing
+from pbrl.errors import InputError
+from pbrl.evaluation import Floats
 from pbrl.front import Front
 
 NAME = "front.csv"
+
+
+def read(folder: Path) -> dict[int, Floats]:
+    """member -> points [N, K] that none of its own dominates, of a run's front.csv; none where there is no such file.
+
+    Raises:
+        InputError: damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return {}
+    found: dict[int, list[list[float]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["dominated"] == "0":
+                    point = [float(value) for name, value in row.items() if name.startswith("return_")]
+                    found.setdefault(int(row["member"]), []).append(point)
+        return {member: np.asarray(points, dtype=np.float64) for member, points in found.items()}
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path}: damaged, expected the numbers that pbrl train has written") from None
 
 
 def write(path: Path, front: Front, *, updates: int, env_steps: int) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from pbrl import lineage
 from pbrl.front import Weighing
 from pbrl.handover import handover
 from pbrl.run import Run
 from pbrl.statistics import iqm, stratified_bootstrap
 
+from . import front_file
 from .plan import Plan
 from .turns import summary
 
@@ -134,6 +136,8 @@ def draw(planned: Plan, run: Run) -> None:
     """Learning curves of the groups, as PNG in the run's folder."""
     from pbrl import figures  # matplotlib takes a second to import
 
+    from ..reports import run_figures
+
     groups = planned.population.groups
     for metric in ("score", "return", "held_out_accuracy", "hypervolume", "expected_utility"):
         updates, values = run.series(metric)
@@ -151,3 +155,10 @@ def draw(planned: Plan, run: Run) -> None:
             axis=title(metric),
             progress=WORDS[run.count],
         )
+    rows = lineage.read(run.folder)
+    if len(rows) > len(groups):
+        run_figures.draw_lineage(rows, run.figures / "lineage.png", count=run.count)
+    points = front_file.read(run.folder)
+    if points:
+        fronts = {planned.population.names[member]: each for member, each in points.items()}
+        run_figures.draw_fronts(fronts, run.figures / "front.png", title=f"{planned.request.agent}: fronts at the end")

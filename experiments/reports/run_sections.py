@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pbrl import figures
+from pbrl import figures, lineage
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
 from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS, progress
 
+from ..command_line import front_file
+from . import run_figures
 from .page import Block, Figure, Section, Table, Text
 from .rows import Row, number, numeric, read_rows, whole
 from .score_tables import interval_text, percent
@@ -26,6 +29,8 @@ METRIC_NAMES = {
     "held_out_accuracy": "share of held-out labels predicted",
 }
 """What a run may be judged by, the first that it has recorded counts; in words."""
+FRONT_NAMES = ("hypervolume", "expected_utility", "sparsity", "front_points")
+"""What else a run records where there are several objectives, beside return_0, return_1, ..."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class RunRecord:
         folder: where they lie.
         config: ``config.json``.
         members: rows of ``members.csv``; labels from a file are called by the file's name.
-        series: metric -> (counts [N], values [P, N]).
+        series: metric -> (counts [N], values [P, N]); several objectives have return_0 and so on.
         count: what is counted: "updates" or "env_steps".
     """
 
@@ -74,8 +79,28 @@ class RunRecord:
         return next((name for name in METRIC_NAMES if name in self.series), None)
 
     @property
+    def place(self) -> str:
+        """Where its members were played: returns and scores of other places do not compare; "" if unknown."""
+        identity = self.config.get("identity")
+        simulator = identity.get("simulator") if isinstance(identity, dict) else None
+        return str(simulator.get("env", "")) if isinstance(simulator, dict) else ""
+
+    @property
+    def objectives(self) -> list[str]:
+        """The names of the returns of each objective, where there are several."""
+        return sorted((name for name in self.series if name.startswith("return_")), key=lambda name: int(name[7:]))
+
+    @property
+    def population_based(self) -> bool:
+        """Whether members copied each other as they trained."""
+        identity = self.config.get("identity")
+        return isinstance(identity, dict) and isinstance(identity.get("population_based"), dict)
+
+    @property
     def groups(self) -> dict[str, list[int]]:
         """Members that differ in the seed alone, by their labels and by what else differs from other groups."""
+        if self.population_based:
+            return {"the population": list(range(len(self.members)))}
         told = [
             column
             for column in self.members[0]
@@ -107,7 +132,8 @@ def read_run(folder: Path) -> RunRecord:
     series = {}
     count, rows = progress(rows)
     place = {row["member"]: position for position, row in enumerate(members)}
-    for name in METRIC_NAMES:
+    vectors = sorted({row["name"] for row in rows if re.fullmatch(r"return_\d+", row["name"])})
+    for name in (*METRIC_NAMES, *vectors, *FRONT_NAMES):
         mine = [row for row in rows if row["name"] == name]
         if not mine:
             continue
@@ -143,7 +169,10 @@ def run_sections(run: RunRecord, drawings: Path, place: int) -> list[Section]:
             blocks.append(
                 Figure(drawn, f"{run.metric.replace('_', ' ')}: interquartile mean and middle half of the seeds.")
             )
+        if run.objectives:
+            blocks.append(_vectors(run))
         sections.append(Section("Scores", tuple(blocks)))
+    sections += _fronts(run, drawings / f"{place}-front.png") + _lineage(run, drawings / f"{place}-lineage.png")
     return [
         *sections,
         Section("Members", (_members(run),)),
@@ -159,15 +188,65 @@ def comparison(runs: Sequence[RunRecord], drawings: Path) -> Section:
         return Section("All runs", (Text("Nothing was evaluated yet."),))
     blocks: list[Block] = []
     for metric in METRIC_NAMES:
-        mine = [run for run in judged if run.metric == metric]
-        if mine:
-            blocks.append(_scores(mine, named=True))
-        if len(mine) > 1 and any(len(run.series[metric][0]) > 1 for run in mine):
-            drawn = drawings / f"all-{metric}.png"
-            _draw(mine, drawn)
-            what = f"{metric.replace('_', ' ')}: interquartile mean and middle half of the seeds."
-            blocks.append(Figure(drawn, f"{len(mine)} runs, {what}"))
+        for turn, place in enumerate(dict.fromkeys(_kind(run, metric) for run in judged)):
+            mine = [run for run in judged if run.metric == metric and _kind(run, metric) == place]
+            if mine:
+                blocks.append(_scores(mine, named=True))
+            if len(mine) > 1 and any(len(run.series[metric][0]) > 1 for run in mine):
+                drawn = drawings / f"all-{metric}{f'-{turn}' if turn else ''}.png"
+                _draw(mine, drawn)
+                what = f"{metric.replace('_', ' ')}: interquartile mean and middle half of the seeds."
+                blocks.append(Figure(drawn, f"{len(mine)} runs, {what}"))
     return Section("All runs", tuple(blocks))
+
+
+def _kind(run: RunRecord, metric: str) -> str:
+    """What must be the same for runs to share a table: returns are in units of their simulator, shares are not."""
+    return "" if metric == "held_out_accuracy" else run.place
+
+
+def _vectors(run: RunRecord) -> Table:
+    """The last return of each objective, and what fronts are worth."""
+    columns = [*run.objectives, *(name for name in FRONT_NAMES if name in run.series)]
+    rows = [
+        (group, *(interval_text(list(run.series[name][1][members, -1])) for name in columns))
+        for group, members in run.groups.items()
+    ]
+    identity = run.config.get("identity")
+    told = identity.get("front") if isinstance(identity, dict) else None
+    caption = "The return above is weighed; here each objective, at the last evaluation."
+    if isinstance(told, dict):
+        corner = told.get("reference")
+        where = "none" if corner is None else " ".join(f"{x:g}" for x in corner)
+        caption += (
+            f" Fronts: the policies of each archive, played anew; reference point {where}, discount "
+            f"{told.get('gamma')}. Sparsity is best for a single point: read it beside the number of points."
+        )
+    return Table(("members", *(name.replace("_", " ") for name in columns)), tuple(rows), words=1, caption=caption)
+
+
+def _fronts(run: RunRecord, drawn: Path) -> list[Section]:
+    points = front_file.read(run.folder)
+    if not points:
+        return []
+    named = {f"seed {run.members[member].get('seed', member)} (member {member})": x for member, x in points.items()}
+    run_figures.draw_fronts(named, drawn, title=f"{run.name}: fronts at the last evaluation")
+    caption = "What the policies of each archive returned; those that another one dominates are left out."
+    return [Section("Fronts", (Figure(drawn, caption),))]
+
+
+def _lineage(run: RunRecord, drawn: Path) -> list[Section]:
+    rows = lineage.read(run.folder)
+    descent = lineage.founders(rows)
+    if len(descent) < 2:
+        return []
+    run_figures.draw_lineage(rows, drawn, count=run.count)
+    copies = sum(row["member"] != row["source"] for row in rows)
+    told = (
+        f"{len(descent) - 1} turns, {copies} copies; the members at the end descend from "
+        f"{len(set(descent[-1]))} of {len(descent[-1])}. Settings in the table of members are those of the beginning."
+    )
+    return [Section("Lineage", (Text(told), Figure(drawn, "Who became a copy of whom, and the settings that vary.")))]
 
 
 def _scores(runs: Sequence[RunRecord], *, named: bool = False) -> Table:
@@ -188,6 +267,8 @@ def _scores(runs: Sequence[RunRecord], *, named: bool = False) -> Table:
             lines.append(line[not named : len(line) - by_labels])
     header = ("run", "members", "updates", "seeds", "last", "best", "held-out labels")
     judge = METRIC_NAMES[metric] + (" (in %)" if by_labels else "")
+    judge += f", in {runs[0].place}" if named and runs[0].place and not by_labels else ""
+    judge += ", weighed" if runs[0].objectives and metric == "return" else ""
     return Table(
         header=header[not named : len(header) - by_labels],
         rows=tuple(lines),
