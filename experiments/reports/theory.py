@@ -21,7 +21,7 @@ from .rows import Row, read_rows
 
 CHECKS = "checks.csv"
 PREFIX = "check_"
-NUMBERS = ("estimate", "low", "high", "bound", "slack", "seconds", "p_value", "control_estimate")
+NUMBERS = ("estimate", "low", "high", "bound", "slack", "seconds", "p_value", "control_estimate", "cpu_seconds")
 COLUMNS = (
     "id", "paper", "claim", "verdict", "control", "control_what", "at_least", "provenance", *NUMBERS, "size", "seed",
     "note", "caption", "versions", "device", "command",
@@ -91,7 +91,7 @@ def theory_page(results: Path, folder: Path) -> str:
     """
     rows = read_checks(results / CHECKS)
     table = Table(
-        header=("check", "claim", "verdict", "statistic", "bound", "slack", "control, which must FAIL", "seconds"),
+        header=("check", "claim", "verdict", "statistic", "bound", "slack", "control, which must FAIL", "CPU seconds"),
         rows=tuple(map(_cells, rows)),
         words=3,
         caption="slack: share of the bound that was used, at most 1 where it is kept. A bound is the paper's, derived "
@@ -139,7 +139,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{'>=' if row['at_least'] == '1' else '<='} {_short(row['bound'])} ({row['provenance']})",
         _short(row["slack"], 2),
         f"{row['control_what']}: {row['control']} ({_short(row['control_estimate'])})",
-        _short(row["seconds"], 2),
+        _short(row["cpu_seconds"], 2),
     )
 
 
@@ -161,8 +161,8 @@ def _tally(rows: Sequence[Row]) -> str:
 
 def _source(rows: Sequence[Row]) -> str:
     first = rows[0]
-    seconds = sum(float(row["seconds"] or 0.0) for row in rows)
+    seconds = sum(float(row["cpu_seconds"] or 0.0) for row in rows)
     return (
-        f"Made by `{first['command']}` ({seconds / 60:.0f} minutes of one core, {first['device']}; "
+        f"Made by `{first['command']}` ({seconds / 60:.1f} minutes of one core, {first['device']}; "
         f"{first['versions']}); rows in experiments/results/{CHECKS}."
     )

@@ -162,7 +162,8 @@ class Result:
         high: upper end.
         bound: what it was held against.
         slack: share of the bound that was used.
-        seconds: that both statistics took.
+        seconds: that both statistics and the figure took, by the clock on the wall.
+        cpu_seconds: that they kept a processor busy; what counts on a machine with other work.
         p_value: of a FAIL; None where the statistic is deterministic.
         control_estimate: the control's statistic.
         note: what else was seen.
@@ -187,10 +188,11 @@ class Result:
     size: Size
     figure: Path | None = None
     caption: str = ""
+    cpu_seconds: float = 0.0
 
     def row(self) -> dict[str, Any]:
         """What JSON gets; numbers that are not finite become None."""
-        numbers = ("estimate", "bound", "slack", "seconds", "low", "high", "p_value", "control_estimate")
+        numbers = ("estimate", "bound", "slack", "seconds", "low", "high", "p_value", "control_estimate", "cpu_seconds")
         values: dict[str, Any] = {"id": self.check, "paper": self.paper, "verdict": self.verdict}
         values["control"] = self.control
         for name in numbers:
@@ -207,7 +209,7 @@ def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
         trial: how much of it.
         figures: folder for its figure; None draws none.
     """
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     try:
         measured = check.statistic(trial)
         if math.isnan(measured.estimate):
@@ -221,7 +223,7 @@ def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
         seconds = time.perf_counter() - began
         return Result(
             check.id, check.paper, "FAIL", "INCONCLUSIVE", nan, nan, nan, check.bound, nan, seconds, None, nan, note,
-            trial.size,
+            trial.size, cpu_seconds=time.process_time() - busy,
         )  # fmt: skip
     if verdict == "PASS" and broken != "FAIL":
         verdict, note = "INCONCLUSIVE", "; ".join(filter(None, [note, "no power: the control did not fail"]))
@@ -243,6 +245,7 @@ def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
         figure=path,
         caption=check.figure(trial, path) if path is not None and check.figure is not None else "",
         seconds=time.perf_counter() - began,
+        cpu_seconds=time.process_time() - busy,
     )
 
 
