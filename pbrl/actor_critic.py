@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from .agent import Count
 from .data.rollout import Rollout
 from .data.source import Wants
 from .errors import InputError
-from .members import Members
+from .members import Members, check_range, check_sizes, shared
 from .running import RewardScale, RunningNormalizer
 from .spec import Spec
 
@@ -32,6 +33,47 @@ class Steps(NamedTuple):
     target: Tensor
 
 
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Settings that on-policy agents share; the defaults are those of PPO's paper for MuJoCo, where it names them."""
+
+    lr: float = 3e-4
+    """Learning rate of Adam."""
+    gamma: float = 0.99
+    """Discount per step."""
+    gae_decay: float = 0.95
+    """lambda of the advantages: 0 trusts the values alone, 1 the sampled rewards alone."""
+    entropy_weight: float = 0.0
+    """Weight of the policy's entropy."""
+    max_grad: float = 0.5
+    """Bound on the norm of a member's gradient, of each optimiser for itself."""
+    init_log_std: float = 0.0
+    """What the logarithm of the policy's deviation begins at; of no effect on choices."""
+    normalize_obs: bool = True
+    """Standardise observations by their running mean and deviation."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running deviation of their discounted returns, each objective by its own."""
+    normalize_advantages: bool = True
+    """Standardise the advantages of a rollout."""
+    steps: int = shared(256)
+    """Steps that each copy of the environment is played between updates."""
+    environments: int = shared(8)
+    """Copies of the environment per member."""
+    hidden: tuple[int, ...] = shared((64, 64))
+    """Widths of the hidden layers of both networks."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "lr", 0.0, open_low=True)
+        check_range(self, "gamma", 0.0, 1.0)
+        check_range(self, "gae_decay", 0.0, 1.0)
+        check_range(self, "entropy_weight", 0.0)
+        check_range(self, "max_grad", 0.0, open_low=True)
+        check_range(self, "init_log_std", -5.0, 2.0)
+        check_range(self, "steps", 1)
+        check_range(self, "environments", 1)
+        check_sizes(self, "hidden")
+
+
 class ActorCritic(nn.Module):
     """P policies and critics that share no layers.
 
@@ -40,8 +82,8 @@ class ActorCritic(nn.Module):
     on from rollout to rollout.
 
     Args:
-        members: whose configs have gamma, gae_decay, init_log_std, normalize_obs, normalize_rewards,
-            normalize_advantages, hidden, environments and steps.
+        members: whose configs are an ``ActorCriticConfig``, or have these fields of one: gamma, gae_decay,
+            init_log_std, normalize_obs, normalize_rewards, normalize_advantages, hidden, environments and steps.
         weights: [P, K] preference weights over the objectives; equal ones by default.
 
     Raises:
@@ -86,6 +128,13 @@ class ActorCritic(nn.Module):
     def updates(self) -> int:
         """How many updates have been made."""
         return self.count.value
+
+    def left(self, decay: int) -> float:
+        """What is left after the updates so far of a factor that falls linearly from 1 to 0 over ``decay`` of them.
+
+        A decay of 0: it stays 1.
+        """
+        return max(0.0, 1.0 - self.updates / decay) if decay else 1.0
 
     def wants(self) -> Wants:
         """A rollout."""

@@ -22,39 +22,21 @@ import torch
 from torch import Tensor
 
 from pbrl import losses
-from pbrl.actor_critic import ActorCritic
+from pbrl.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.agent import Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch
-from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.members import Members, check_range, shared
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 
 
 @dataclass(frozen=True)
-class MDPOConfig:
+class MDPOConfig(ActorCriticConfig):
     """Settings of MDPO; the defaults are those of the authors' code for MuJoCo, where it names them."""
 
-    lr: float = 3e-4
-    """Learning rate of Adam."""
-    gamma: float = 0.99
-    """Discount per step."""
-    gae_decay: float = 0.95
-    """lambda of the advantages: 0 trusts the values alone, 1 the sampled rewards alone."""
     step: float = 1.0
     """t_0: the larger, the further a policy may move from the last one."""
-    entropy_weight: float = 0.0
-    """Weight of the policy's entropy."""
-    max_grad: float = 0.5
-    """Bound on the norms of a member's gradients, the policy's and the critic's each."""
-    init_log_std: float = 0.0
-    """What the logarithm of the policy's deviation begins at; of no effect on choices."""
-    normalize_obs: bool = True
-    """Standardise observations by their running mean and deviation."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of their discounted returns, each objective by its own."""
-    normalize_advantages: bool = True
-    """Standardise the advantages of a rollout."""
     lr_decay: int = shared(5_000, schedule="run")
     """Updates over which t and the learning rate fall linearly to 0; 0 keeps them constant."""
     epochs: int = shared(10)
@@ -63,25 +45,13 @@ class MDPOConfig:
     """Passes of the critic over a rollout."""
     batch_size: int = shared(128)
     """Steps per minibatch of the critic; the last one of a pass may be smaller."""
-    steps: int = shared(256)
-    """Steps that each copy of the environment is played between updates."""
-    environments: int = shared(8)
-    """Copies of the environment per member."""
-    hidden: tuple[int, ...] = shared((64, 64))
-    """Widths of the hidden layers of both networks."""
 
     def __post_init__(self) -> None:
-        check_range(self, "lr", 0.0, open_low=True)
-        check_range(self, "gamma", 0.0, 1.0)
-        check_range(self, "gae_decay", 0.0, 1.0)
+        super().__post_init__()
         check_range(self, "step", 0.0, open_low=True)
-        check_range(self, "entropy_weight", 0.0)
-        check_range(self, "max_grad", 0.0, open_low=True)
-        check_range(self, "init_log_std", -5.0, 2.0)
-        for name in ("epochs", "value_epochs", "batch_size", "steps", "environments"):
+        for name in ("epochs", "value_epochs", "batch_size"):
             check_range(self, name, 1)
         check_range(self, "lr_decay", 0)
-        check_sizes(self, "hidden")
 
 
 class MDPO(ActorCritic):
@@ -109,7 +79,7 @@ class MDPO(ActorCritic):
         """Several steps of the policy on one rollout, then several passes of the critic."""
         rows = self.rows(batch["rollout"])
         decay = self.config.lr_decay
-        scale = max(0.0, 1.0 - self.updates / decay) if decay else 1.0
+        scale = self.left(decay)
         step = self.step * max(scale, 1.0 / decay if decay else 0.0)  # at its end nothing moves: not a division by 0
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):

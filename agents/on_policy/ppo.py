@@ -25,67 +25,39 @@ import torch
 from torch import Tensor
 
 from pbrl import losses
-from pbrl.actor_critic import ActorCritic
+from pbrl.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.agent import Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch
-from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.members import Members, check_range, shared
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(ActorCriticConfig):
     """Settings of PPO; the defaults are the paper's for MuJoCo, where it names them."""
 
-    lr: float = 3e-4
-    """Learning rate of Adam."""
-    gamma: float = 0.99
-    """Discount per step."""
-    gae_decay: float = 0.95
-    """lambda of the advantages: 0 trusts the values alone, 1 the sampled rewards alone."""
     clip: float = 0.2
     """c of equation 7: how far a ratio may move before it stops to count."""
     value_weight: float = 0.5
     """c1 of equation 9."""
     entropy_weight: float = 0.0
     """c2 of equation 9."""
-    max_grad: float = 0.5
-    """Bound on the norm of a member's gradient."""
-    init_log_std: float = 0.0
-    """What the logarithm of the policy's deviation begins at; of no effect on choices."""
-    normalize_obs: bool = True
-    """Standardise observations by their running mean and deviation."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of their discounted returns, each objective by its own."""
-    normalize_advantages: bool = True
-    """Standardise the advantages of a rollout."""
     lr_decay: int = shared(0)
     """Updates over which the learning rate falls linearly to 0; 0 keeps it constant."""
     epochs: int = shared(10)
     """Passes over a rollout."""
     batch_size: int = shared(64)
     """Steps per minibatch; the last one of a pass may be smaller."""
-    steps: int = shared(256)
-    """Steps that each copy of the environment is played between updates."""
-    environments: int = shared(8)
-    """Copies of the environment per member."""
-    hidden: tuple[int, ...] = shared((64, 64))
-    """Widths of the hidden layers of both networks."""
 
     def __post_init__(self) -> None:
-        check_range(self, "lr", 0.0, open_low=True)
-        check_range(self, "gamma", 0.0, 1.0)
-        check_range(self, "gae_decay", 0.0, 1.0)
+        super().__post_init__()
         check_range(self, "clip", 0.0, open_low=True)
         check_range(self, "value_weight", 0.0)
-        check_range(self, "entropy_weight", 0.0)
-        check_range(self, "max_grad", 0.0, open_low=True)
-        check_range(self, "init_log_std", -5.0, 2.0)
-        for name in ("epochs", "batch_size", "steps", "environments"):
+        for name in ("epochs", "batch_size"):
             check_range(self, name, 1)
         check_range(self, "lr_decay", 0)
-        check_sizes(self, "hidden")
 
 
 class PPO(ActorCritic):
@@ -111,8 +83,7 @@ class PPO(ActorCritic):
     def update(self, batch: Batch) -> Metrics:
         """Several passes over one rollout."""
         rows = self.rows(batch["rollout"])
-        decay = self.config.lr_decay
-        scale = max(0.0, 1.0 - self.updates / decay) if decay else 1.0
+        scale = self.left(self.config.lr_decay)
         seen: dict[str, list[Tensor]] = {}
         for epoch in range(self.config.epochs):
             for minibatch in self.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
