@@ -92,7 +92,7 @@ class Client:
     """Speaks to a server as a browser does: with its cookie, and with its origin where it changes something."""
 
     address: str
-    timeout: float = 10.0
+    timeout: float = 60.0
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.address)
@@ -174,6 +174,7 @@ def served(folder: Path) -> Iterator[Client]:
 
 
 def main(folder: Path, port: int) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
     clips = StillClips(folder / "clips")
     try:
         serve(folder, open_socket("127.0.0.1", port), clips, ready=lambda address: print(address, flush=True))

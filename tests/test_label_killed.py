@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Annotator(threading.Thread):
             else:
                 del self.acknowledged[key]  # nobody knows whether it was
 
-    def _until(self, method: str, path: str, content: object) -> dict[str, object] | None:
+    def _until(self, method: str, path: str, content: object) -> dict[str, Any] | None:
         """What the server says as soon as it is there; None where the test is over."""
         while not self.over.is_set():
             try:

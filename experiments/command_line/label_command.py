@@ -130,7 +130,8 @@ def _existing(place: Path) -> Path:
 
 def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
     _check(options)
-    from ..labelling import clips, server
+    from ..labelling import server
+    from ..labelling.clips import start
     from ..labelling.supply import choosing
 
     server.check_address(options.host, open_to_network=options.open_to_network)
@@ -147,7 +148,7 @@ def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
         server.serve(
             folder,
             listening,
-            clips.start(folder / "clips", folder / DATABASE),
+            start(folder / "clips", folder / DATABASE),
             ready=lambda address: print(
                 f"Open {address}\nAnswers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
                 f"When there are enough: pbrl label export {folder}",

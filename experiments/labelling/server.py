@@ -45,7 +45,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import uvicorn
@@ -127,8 +127,7 @@ def serve(
         InputError: there are no labels in the folder, or no token can be kept there.
         KeyboardInterrupt: after Ctrl-C, when all requests have been answered.
     """
-    store = Store(folder / DATABASE)
-    try:
+    with closing(listening), closing(clips), closing(Store(folder / DATABASE)) as store:
         address, port = listening.getsockname()[:2]
         door = Door(token(folder), address, port)
         config = uvicorn.Config(
@@ -145,7 +144,3 @@ def serve(
         shown = f"[{address}]" if ":" in address else address
         ready(f"http://{socket.gethostname() if address in ('0.0.0.0', '::') else shown}:{port}/?token={door.token}")
         uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        clips.close()
-        store.close()
-        listening.close()
