@@ -11,8 +11,7 @@ from experiments.cli import main
 
 
 def test_both_play_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = {"policies": 2, "environments": 2, "steps": 8, "batch_size": 8, "epochs": 1}
-    row = speed(SpeedOptions(seconds=0.01, **sizes))
+    row = speed(SpeedOptions(seconds=0.01, policies=2, environments=2, steps=8, batch_size=8, epochs=1))
     assert row.ratio == pytest.approx(row.stack_per_s / row.loop_per_s, rel=0.05)
     assert (row.env, row.policies, row.blocks) == ("mo-hopper-2obj-v5", 2, 1)
     assert "loop of PPO" in capsys.readouterr().out

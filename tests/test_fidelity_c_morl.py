@@ -14,9 +14,11 @@ from torch import Tensor
 
 import envs
 from agents.multi_objective.c_morl import CMORL, CMORLConfig
+from agents.on_policy.ppo import PPO, PPOConfig
 from envs.multi_objective.analytic import Bandit
-from pbrl import archive, constraints, pareto
+from pbrl import archive, constraints, grouped, pareto, rng
 from pbrl.archive import Archive
+from pbrl.data.rollout import Rollout
 from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
@@ -272,3 +274,22 @@ def test_bad_input(call: Any, said: str) -> None:
 
 def _bandit(weights: Tensor | None) -> CMORL:
     return CMORL(Bandit().spec, sweep(small(), [0]), weights)
+
+
+def test_the_first_stage_is_ppo_with_fixed_weights() -> None:
+    """The same networks after as many updates on the same rollouts, had PPO's scaled rewards no bound either."""
+    sizes: dict[str, Any] = {"steps": 16, "environments": 2, "hidden": (4,), "batch_size": 8, "epochs": 2, "gamma": 0.9}
+    weights = torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], dtype=DOUBLE)
+    seeds = [seed for s in range(3) for seed in rng.fold(sweep(small(), [5]).keys, "policy", s).tolist()]
+    env = envs.make("TwoObjectiveLQR-v0", 6)
+    sweep_of = PPO(env.spec, sweep(PPOConfig(**sizes), seeds, dtype=DOUBLE), weights)
+    sweep_of.reward_scale.limit = math.inf
+    learner = CMORL(env.spec, sweep(small(**sizes, init_updates=9), [5], dtype=DOUBLE), weights)
+    assert torch.equal(sweep_of.vectors(), learner.core.vectors())
+    playing = Playing(env, learner.keys, dtype=DOUBLE)
+    for _ in range(3):
+        rollout, _ = playing.collect(learner, 16)
+        learner.update({"rollout": rollout})
+        fields = (getattr(rollout, field.name) for field in dataclasses.fields(rollout))
+        sweep_of.update({"rollout": Rollout(*(grouped.apart(x, 3, axis=2).contiguous() for x in fields))})
+        torch.testing.assert_close(sweep_of.vectors(), learner.core.vectors(), rtol=1e-9, atol=1e-9)

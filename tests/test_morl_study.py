@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import envs
 from experiments import kept
 from experiments.cli import main
 from experiments.morl_study import fronts, records, settings, study
@@ -21,7 +22,7 @@ from experiments.morl_study.settings import EXTENSIONS, FULL, QUICK, TASKS, Plan
 from experiments.reports import morl_findings, morl_part, tables
 from experiments.reports.morl_rows import Fronts, read_fronts
 from experiments.reports.morl_tables import front_table, short, spread
-from pbrl import pareto
+from pbrl import checkpoint, pareto
 from pbrl.errors import InputError
 
 SIZES: dict[str, Any] = {"steps": 8, "environments": 2, "batch_size": 8, "epochs": 1, "hidden": (4,), "archive": 6}
@@ -120,8 +121,8 @@ def test_what_is_measured_is_what_the_policies_get(folder: Path) -> None:
     learner, playing = fronts._made(plan, "none")
     ends = folder / "ends" / f"{plan.name}-none"
     config = fronts._fingerprint(plan, "none")
-    fronts.checkpoint.load(ends, learner, agent="c_morl", config=config)
-    env = fronts.envs.make(plan.task.env, len(learner.core.keys))
+    checkpoint.load(ends, learner, agent="c_morl", config=config)
+    env = envs.make(plan.task.env, len(learner.core.keys))
     obs, total = env.reset([0] * env.copies), np.zeros((env.copies, 2))
     for t in range(50):
         with torch.inference_mode():

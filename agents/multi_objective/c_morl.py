@@ -44,6 +44,7 @@ from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
 from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
+from pbrl.front_server import FrontServer
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
@@ -117,7 +118,7 @@ class CMORLConfig:
         check_sizes(self, "hidden")
 
 
-class CMORL(nn.Module):
+class CMORL(FrontServer):
     """Stacked C-MORL. Inside, policy s of member p is row s P + p of one stack of P S.
 
     Args:
@@ -133,16 +134,15 @@ class CMORL(nn.Module):
     entropy_weight: Tensor
     beta: Tensor
     barrier: Tensor
-    preference: Tensor
     aim: Tensor
     limit: Tensor
     duals: Tensor
 
     def __init__(self, spec: Spec, members: Members[CMORLConfig], weights: Tensor | None = None) -> None:
-        super().__init__()
         if spec.objectives < 2:
             raise InputError(f"{spec.name} has one objective, expected at least 2: c_morl finds fronts (try ppo)")
-        self.spec, self.members, self.config, count = spec, members, members.shared, members.shared.policies
+        super().__init__(spec, members)
+        self.config, count = members.shared, members.shared.policies
         self.register_buffer("keys", members.keys)
         given = pareto.spread_weights(spec.objectives, count) if weights is None else weights.cpu().numpy()
         if given.shape != (count, spec.objectives):
@@ -164,10 +164,6 @@ class CMORL(nn.Module):
         self.register_buffer("limit", torch.zeros_like(self.aim))
         self.register_buffer("duals", torch.zeros_like(self.aim))
         self.archive = Archive(self.core.vectors()[: len(members)], self.config.archive, spec.objectives)
-        equal = torch.full((len(members), spec.objectives), 1.0 / spec.objectives, dtype=members.dtype)
-        self.register_buffer("preference", equal.to(members.device))
-        # In a tuple: it is filled from the archive whenever it acts, and no part of the state.
-        self._server = (ActorCritic(spec, members),)
         self._objective = compiled(self._losses, members.compile)
 
     @property
@@ -188,34 +184,6 @@ class CMORL(nn.Module):
     def wants(self) -> Wants:
         """A rollout."""
         return {"rollout": self.config.steps}
-
-    def serve(self, weights: Tensor) -> None:
-        """Act from now on by the archive's best policy for preference weights [K] or, one row per member, [P, K].
-
-        Raises:
-            InputError: weights off the simplex, or of another length.
-        """
-        pareto.check_weights(weights.cpu().numpy(), self.spec.objectives)
-        self.preference.copy_(weights.to(self.preference).expand_as(self.preference))
-
-    def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
-        """obs [P, B, O] -> [P, B, A], by the policy for the weights that ``serve`` was told, at first equal ones."""
-        _, policy = self.archive.row(self.archive.assign(self.preference)[:, None])
-        self._server[0].load_vectors(policy.squeeze(1))
-        return self._server[0].act(obs, key)
-
-    @property
-    def weights(self) -> Tensor:
-        """[P, K] the preference weights that it acts by."""
-        return self.preference
-
-    def policies(self, rows: Tensor) -> ActorCritic:
-        """Those in rows [P, N] of the archive, as one stack of N P: row n of member p is place n P + p."""
-        count = rows.shape[1]
-        many = dataclasses.replace(self.members, configs=self.members.configs * count, seeds=self.members.seeds * count)
-        stack = ActorCritic(self.spec, many)
-        stack.load_vectors(grouped.apart(self.archive.row(rows)[1], count, axis=1).squeeze(1))
-        return stack
 
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
         """obs [P, N, O] -> actions [P, N, A] of all policies in training, not yet clipped."""

@@ -48,7 +48,7 @@ def _height(now: Moved) -> Array:
 
 
 def _standing(now: Moved, fallen: Flags) -> Single:
-    return (now.task._healthy_reward * ~fallen)[:, None].astype(np.float32)
+    return np.asarray(now.task._healthy_reward * ~fallen, dtype=np.float32)[:, None]
 
 
 TASKS: dict[str, tuple[str, int, Rewards]] = {
