@@ -64,6 +64,7 @@ BENCHES = {
     "offline": ("offline_study.study:offline", "offline agents on the same data, with the same budget for all"),
     "morl": ("morl_study.study:morl", "fronts of C-MORL beside a sweep of fixed weights, at the same number of steps"),
     "morl-speed": ("bench_morl_speed:speed", "environment steps of C-MORL beside a loop of single PPOs"),
+    "label": ("bench_label:label", "page turns of the labelling page with several people, and memory"),
     "human-labels": ("human_labels.study:human_labels", "agreement with held-out answers of people"),
 }
 BENCH_HELP = """usage: pbrl bench COMMAND ...

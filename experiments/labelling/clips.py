@@ -89,6 +89,7 @@ class Worker:
 
     Attributes:
         problem: why it cannot work, or None.
+        process: its id.
     """
 
     def __init__(self, renderer: str) -> None:
@@ -104,6 +105,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
+        self.process = self._process.pid
         try:
             self.problem = self._answer()["error"]
         except (OSError, EOFError) as error:
@@ -171,6 +173,7 @@ class Clips:
         self._waiting: OrderedDict[str, None] = OrderedDict()  # ids, the most urgent first
         self._busy: set[str] = set()
         self._problems: OrderedDict[str, str] = OrderedDict()
+        self._processes: dict[int, int] = {}  # thread -> process
         self._changed = threading.Condition()
         self._closed = False
         self._scan()
@@ -211,6 +214,10 @@ class Clips:
         """Files, their bytes, and how many segments wait."""
         with self._changed:
             return len(self._files), sum(self._files.values()), len(self._waiting)
+
+    def processes(self) -> list[int]:
+        """Ids of the processes that draw."""
+        return list(self._processes.values())
 
     def close(self) -> None:
         """Stop drawing."""
@@ -279,6 +286,7 @@ class Clips:
         for _ in range(2):
             if worker is None:
                 worker = Worker(self.renderer)
+                self._processes[threading.get_ident()] = worker.process
             try:
                 if worker.problem is not None:
                     raise OSError(worker.problem)

@@ -1,6 +1,6 @@
 // A clip's file (clip_file.py): a line of JSON, then one image with all frames. Fetched early, decoded late.
 
-const RETRY = 700; // milliseconds until a clip that was not ready is asked for again
+const RETRY = 400; // milliseconds until a clip that was not ready is asked for again
 
 export class Refused extends Error {} // the server says that there will be no such clip
 

@@ -223,7 +223,7 @@ function begin(name) {
   annotator = name;
   keep("pbrl.annotator", name);
   $("welcome").hidden = true;
-  $("who").hidden = false;
+  for (const id of ["who", "progress", "progress-words"]) $(id).hidden = false;
   $("who").textContent = name;
   $("who").setAttribute("aria-label", `Labelling as ${name}. Change the name.`);
   const pending = JSON.parse(kept("pbrl.pending") ?? "null");
@@ -237,7 +237,7 @@ function welcome() {
   turn++;
   player.clear();
   now = null;
-  for (const id of ["task", "nothing", "who"]) $(id).hidden = true;
+  for (const id of ["task", "nothing", "who", "progress", "progress-words"]) $(id).hidden = true;
   $("welcome").hidden = false;
   $("name").value = annotator ?? "";
   $("name").focus();
@@ -284,6 +284,7 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
+lock();
 if (location.search) history.replaceState(null, "", "/"); // the token is in a cookie by now
 const known = kept("pbrl.annotator");
 if (known) begin(known);
