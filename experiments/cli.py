@@ -10,6 +10,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,6 +91,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         return fail(f"{error.filename or 'the output'}: cannot be written ({error.strerror}), expected free space")
+    except (MemoryError, RuntimeError) as error:
+        wanted = out_of_memory(error)
+        if wanted is None:
+            raise
+        return fail(f"the memory is not enough for {wanted}, expected smaller sizes, or fewer members or pairs")
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What did not fit into the memory (of the machine or of its GPU), or None for an error of another kind."""
+    found = str(error)
+    if not isinstance(error, MemoryError) and not re.search(r"can't allocate memory|out of memory", found):
+        return None
+    size = re.search(r"allocate ([\d.]+ ?\w+)", found)  # as torch and numpy tell it
+    return "what is asked for" if size is None else f"another {size[1]}"
 
 
 def fail(sentence: str) -> int:
