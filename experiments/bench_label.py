@@ -138,8 +138,8 @@ def _print(figures: Figures) -> None:
     if figures.clips_drawn:
         console.print(
             f"{figures.clips_drawn} clips drawn, {figures.clips_per_second:g} per second, "
-            f"{figures.cache_mb:g} MB kept: the asking process went from {figures.server_mb_before:g} to {figures.server_mb_after:g} MB, "
-            f"the drawing one from {figures.drawing_mb_before:g} to {figures.drawing_mb_after:g} MB."
+            f"{figures.cache_mb:g} MB kept: the asking process went "
+            f"from {figures.server_mb_before:g} to {figures.server_mb_after:g} MB, the drawing one from {figures.drawing_mb_before:g} to {figures.drawing_mb_after:g} MB."
         )
 
 

@@ -85,8 +85,9 @@ def main() -> None:
     say(None, None)
     for line in sys.stdin.buffer:
         job = json.loads(line)
-        obs = np.frombuffer(sys.stdin.buffer.read(job["bytes"]), np.float32).reshape(job["rows"], -1)
+        content = sys.stdin.buffer.read(job["bytes"])
         try:
+            obs = np.frombuffer(content, np.float32).reshape(job["rows"], -1)
             clip_file.write(Path(job["path"]), make(job["env"], obs, renderer))
         except Exception as error:  # whatever is wrong with one clip, the next one is to be drawn
             say(job["path"], " ".join(f"{error}".split()) or type(error).__name__)
