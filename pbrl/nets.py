@@ -233,8 +233,14 @@ def critics(
     return q, freeze(target)
 
 
-def through(net: StackedMLP, x: Tensor) -> Tensor:
-    """``net(x)`` with gradients that reach ``x`` and not the weights, as a policy's loss needs them of a critic."""
+def through(net: StackedMLP, x: Tensor, *, copies: int | None = None) -> Tensor:
+    """``net(x)`` with gradients that reach ``x`` and not the weights, as a policy's loss needs them of a critic.
+
+    ``copies``: of the first so many copies of an ensemble alone, [P, B, in] -> [P, copies, B, out].
+    """
     weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
+    if copies is not None:
+        weights = {name: weight[:, :copies] for name, weight in weights.items()}
+        x = x.unsqueeze(1).expand(-1, copies, -1, -1)
     y: Tensor = torch.func.functional_call(net, weights, (x,))
     return y

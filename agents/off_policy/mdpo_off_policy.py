@@ -138,7 +138,7 @@ class MDPOOffPolicy(nn.Module):
 
     def worth(self, obs: Tensor, act: Tensor) -> Tensor:
         """[P, B] what the policy climbs: the first critic, of obs (normalised) and actions; gradients reach ``act``."""
-        return through(self.q, torch.cat([obs, act], dim=-1)).squeeze(-1)[:, 0]
+        return through(self.q, torch.cat([obs, act], dim=-1), copies=1).squeeze(-1)[:, 0]
 
     def _draw(self, obs: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Fresh actions [P, B, A] at obs [P, B, O] (normalised) and their log-densities [P, B]."""

@@ -157,5 +157,5 @@ class TD3(nn.Module):
         """L_pi, [P]."""
         obs = self.normalizer(batch.obs)
         act = self.policy(obs).mode()
-        value: Tensor = through(self.q, torch.cat([obs, act], dim=-1))[:, 0].squeeze(-1)  # [P, B] of Q_1
+        value: Tensor = through(self.q, torch.cat([obs, act], dim=-1), copies=1)[:, 0].squeeze(-1)  # [P, B] of Q_1
         return -value.mean(-1)

@@ -135,7 +135,7 @@ class A2PR(TD3):
         """L_pi, [P], and metrics; value [P, B] is V(s)."""
         obs = self.normalizer(batch.obs)
         act = self.policy(obs).mode()
-        worth: Tensor = through(self.q, torch.cat([obs, act], dim=-1))[:, 0].squeeze(-1)  # [P, B] of Q_1
+        worth = self._first(obs, act)
         with torch.no_grad():
             made, _ = self.vae(obs, act, key)
             take, near = guide(self._first(obs, batch.act), self._first(obs, made), value)
@@ -146,8 +146,8 @@ class A2PR(TD3):
         return loss, {"loss_pi": loss.detach(), **shares}
 
     def _first(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Q_1 of obs (normalised) and actions, [P, B]."""
-        value: Tensor = self.q(torch.cat([obs, act], dim=-1))[:, 0].squeeze(-1)
+        """Q_1 of obs (normalised) and actions, [P, B]; its gradients reach the actions alone."""
+        value: Tensor = through(self.q, torch.cat([obs, act], dim=-1), copies=1)[:, 0].squeeze(-1)
         return value
 
 

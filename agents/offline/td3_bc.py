@@ -53,7 +53,7 @@ class TD3BC(TD3):
         """L_pi, [P]."""
         obs = self.normalizer(batch.obs)
         act = self.policy(obs).mode()
-        value: Tensor = through(self.q, torch.cat([obs, act], dim=-1))[:, 0].squeeze(-1)  # [P, B] of Q_1
+        value: Tensor = through(self.q, torch.cat([obs, act], dim=-1), copies=1)[:, 0].squeeze(-1)  # [P, B] of Q_1
         cloning: Tensor = (act - batch.act).square().mean((1, 2))
         return climb(value, self.alpha) + cloning
 
