@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ COMMANDS = {
         "regret curves of tabular agents in finite MDPs (pbrl regret --help)",
     ),
     "report": ("commands:report", "make one HTML page (and the same as Markdown) of one or more runs"),
-    "bench": ("commands:bench", "measure and compare: pbrl bench speed, preferences, offline and more"),
+    "bench": ("commands:bench", "measure and compare: {benches} (pbrl bench --help)"),
 }
 HELP = """usage: pbrl COMMAND ...
 
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_packages()
         if not words or words[0] in ("-h", "--help", "help"):
-            listed = (f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items())
+            benches = ", ".join(importlib.import_module("experiments.command_line.commands").BENCHES)
+            listed = (_line(name, summary.format(benches=benches)) for name, (_, summary) in COMMANDS.items())
             print(HELP.format(commands="\n".join(listed)), end="")
             return 0
         if words[0] == "--version":
@@ -96,6 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wanted is None:
             raise
         return fail(f"the memory is not enough for {wanted}, expected smaller sizes, or fewer members or pairs")
+
+
+def _line(name: str, summary: str) -> str:
+    """A command in the list of all, broken where it is long."""
+    return textwrap.fill(
+        summary, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12, break_on_hyphens=False
+    )
 
 
 def out_of_memory(error: Exception) -> str | None:

@@ -174,6 +174,10 @@ class OPPO(nn.Module):
             return source
         if source.dataset is None or source.rew is None:
             raise InputError("unlimited labels (foresight above 0) come from rewards, expected a data set")
+        longest = int(source.dataset.lengths.max())
+        if self.config.foresight > longest:
+            found = f"foresight is {self.config.foresight}"
+            raise InputError(f"{found}, expected at most {longest}: the steps of the data's longest episode")
         return source.with_reward(returns_ahead(source.rew, source.dataset, self.config.foresight))
 
     def wants(self) -> Wants:

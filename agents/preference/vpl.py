@@ -16,6 +16,8 @@ Deviations (beside those of ``iql``):
   number is drawn from 1 to ``context``, so that few answers are understood, too.
 - The scale "spo" makes rewards P(this step is better than a step of the data | z), mean over 1000 steps, as in their
   VPL-SPO; the probability is that of the same decoder, sigmoid(r - r'), not of a classifier trained on pairs of states.
+- Leaky ReLUs have slope .01, and theirs .2. Users are drawn with equal chances however many pairs each has answered,
+  and a user's answers without repetition.
 - Rewards depend on the action, too; a batch has 16 users (their 256 sets are of single states); preferences that do not
   tell users apart are one user's.
 - Adam's epsilon is 1e-5 in the first stage and the decoder has no output bias: what adds the same to both segments of a

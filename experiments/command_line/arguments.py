@@ -62,9 +62,7 @@ def parse(algorithm: Algorithm[Any], arguments: Sequence[str]) -> Request:
     whole = dataclasses.make_dataclass(
         "Arguments", [(name, each, field(default_factory=each)) for name, each in forms.items()]
     )
-    plays = algorithm.family in ("off_policy", "on_policy")
-    source = "--env PointMass-v0 --env-steps 20000" if plays else "--dataset local/reacher/mixed-v1"
-    about = f"{algorithm.doc.strip()}\n\nExample: pbrl train {algorithm.name} {source}"
+    about = f"{algorithm.doc.strip()}\n\nExample: pbrl train {algorithm.name} {_source(algorithm)}"
     parsed: Any = read(whole, arguments, f"pbrl train {algorithm.name}", about)
     settings = vars(getattr(parsed, algorithm.name))
     shared = {name: value for name, value in settings.items() if is_shared(configured[name])}
@@ -80,6 +78,20 @@ def parse(algorithm: Algorithm[Any], arguments: Sequence[str]) -> Request:
         swept,
         frozenset(given),
     )
+
+
+def _source(algorithm: Algorithm[Any]) -> str:
+    """Where the algorithm can learn, as options for an example: from data, in a simulator, or of several objectives."""
+    if algorithm.family == "multi_objective":
+        return "--env mo-hopper-2obj-v5 --env-steps 200000"
+    own_rollouts = hasattr(algorithm.make, "draw") and not hasattr(algorithm.make, "go_online")
+    asks = "agent" in _annotated(algorithm.make)  # an ``Asker``: only made ones have what the protocol names
+    plays = algorithm.family in ("off_policy", "on_policy") or own_rollouts or asks
+    return "--env PointMass-v0 --env-steps 20000" if plays else "--dataset local/reacher/mixed-v1"
+
+
+def _annotated(made: Any) -> set[str]:
+    return {name for part in getattr(made, "__mro__", ()) for name in vars(part).get("__annotations__", {})}
 
 
 def option(name: str) -> str:

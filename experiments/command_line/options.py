@@ -139,6 +139,11 @@ class TrainOptions:
         self._at_least(2, list_length=self.label.list_length)
         if not 0 <= self.label.label_opposed <= 1:
             raise InputError(f"label_opposed is {self.label.label_opposed:g}, expected a share of 0 to 1")
+        users, share = self.label.label_users, self.label.label_opposed
+        if users > 1 and 0 < share < 1 and round(share * users) in (0, users):
+            who = "all" if round(share * users) else "none"
+            expected = f"expected one such as {1 / users:.2g}, for one of them"
+            raise InputError(f"label_opposed is {share:g} of {users} users, which makes {who} of them: {expected}")
         self._at_least(1, eval_every=self.eval_every, checkpoint_every=self.checkpoint_every)
         seeds = self.run.seed
         if not seeds:

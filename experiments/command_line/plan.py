@@ -125,6 +125,7 @@ def plan(request: Request) -> Plan:
         lessons_of = (dataset, None if ranked else preferences)
         source = Source.of(*lessons_of, rankings=rankings, dtype=on.dtype, device=on.device)
         _check_wanted(learner, source)
+    notes = [*notes, *_rounded(learner, options)]
     if not isinstance(learner, Agent):
         where = None
     elif where is None and options.run.episodes:
@@ -154,6 +155,19 @@ def plan(request: Request) -> Plan:
     lessons = tuple(each.train for each in of_member) or nobody
     tests = tuple(each.held_out for each in of_member) or nobody
     return Plan(request, on, population, learner, source, lessons, tests, where, identity, tuple(notes), turns)
+
+
+def _rounded(learner: Learner, options: TrainOptions) -> list[str]:
+    """What to tell where steps come in whole rollouts, and more are taken than were asked for."""
+    steps = wants_online(learner).get("rollout")
+    if steps is None or not options.online.env_steps:
+        return []
+    per_rollout = steps * int(getattr(learner, "environments", 1))
+    taken = -(-options.online.env_steps // per_rollout) * per_rollout
+    if taken == options.online.env_steps:
+        return []
+    asked = f"--env-steps {options.online.env_steps}"
+    return [f"{taken} environment steps are taken for {asked}: a rollout has {per_rollout}, in all copies together"]
 
 
 def _check_wanted(learner: Learner, source: Source) -> None:

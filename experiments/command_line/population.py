@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,11 @@ class Population:
 
     def _groups(self) -> list[str]:
         varied = [name for name in self.rows[0] if name not in ("member", "seed") and self._varies(name)]
-        names = [" ".join(_word(name, row[name]) for name in varied) for row in self.rows]
-        return [name or Path(self.labels[0]).name for name in names]  # of a file of answers, not where it is
+        short = {name: Path(name).name for name in self.labels}  # of a file of answers, not where it is
+        if len(set(short.values())) < len(short):
+            short = {name: name for name in short}
+        names = [" ".join(_word(name, row[name], short) for name in varied) for row in self.rows]
+        return [name or short[self.labels[0]] for name in names]
 
     @property
     def names(self) -> list[str]:
@@ -79,8 +82,8 @@ class Population:
         return len({str(row[name]) for row in self.rows}) > 1
 
 
-def _word(name: str, value: Any) -> str:
-    return str(value) if name == "labels" else f"{name}={value}"
+def _word(name: str, value: Any, short: Mapping[str, str]) -> str:
+    return short[value] if name == "labels" else f"{name}={value}"
 
 
 def machine(options: MachineOptions, updates: int) -> Machine:

@@ -71,6 +71,7 @@ def read(kind: type[T], arguments: Sequence[str], program: str, description: str
         InputError: words that do not fit.
         SystemExit: 0, after printing help.
     """
+    _check_values(kind, arguments)
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
@@ -85,6 +86,21 @@ def read(kind: type[T], arguments: Sequence[str], program: str, description: str
         if not stop.code:
             raise
         raise InputError(f"{_complaint(heard.getvalue())} (see {program} --help)") from None
+
+
+def _check_values(kind: Any, arguments: Sequence[str]) -> None:
+    """Raise InputError for an option of several values that is given without any, where leaving it out means all."""
+    given = [word for word in arguments if word.startswith("--")]
+    for item in dataclasses.fields(kind):
+        inner = item.default_factory
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            _check_values(inner, arguments)
+        name = "--" + item.name.replace("_", "-")
+        if item.default != () or name not in given:
+            continue
+        after = [*arguments, "--"][list(arguments).index(name) + 1]
+        if after.startswith("--"):
+            raise InputError(f"{name} is given without values, expected one or several, or {name} left out")
 
 
 def _complaint(text: str) -> str:
