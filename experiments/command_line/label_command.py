@@ -62,6 +62,8 @@ class LabelOptions:
     """Seed of the pairs."""
     env: Name = None
     """Simulator that draws the clips. By default the one that the data set names."""
+    renderer: Literal["drawing", "mujoco"] = "drawing"
+    """What draws MuJoCo's tasks: pbrl itself, which works everywhere, or MuJoCo's renderer, through EGL or OSMesa."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Folder of the labels. By default labels/ and the data set's name."""
     host: str = "127.0.0.1"
@@ -144,13 +146,14 @@ def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
     if options.open_to_network and (text := server.warning(options.host)):
         print(f"pbrl: {text}")
     listening = server.open_socket(options.host, options.port)
+    clips = start(folder / "clips", folder / DATABASE, renderer=options.renderer)
     with choosing(folder / DATABASE):
         server.serve(
             folder,
             listening,
-            start(folder / "clips", folder / DATABASE),
+            clips,
             ready=lambda address: print(
-                f"Open {address}\nAnswers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
+                f"{clips.sentence}\nOpen {address}\nAnswers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
                 f"When there are enough: pbrl label export {folder}",
                 flush=True,
             ),
@@ -173,7 +176,7 @@ def _check(options: LabelOptions) -> None:
         raise InputError("question is empty or longer than 300 characters, expected a short one")
 
 
-SERVING = ("--host", "--port", "--open-to-network")
+SERVING = ("--host", "--port", "--renderer", "--open-to-network")
 
 
 def _check_nothing_new(arguments: Sequence[str]) -> None:
