@@ -153,7 +153,8 @@ def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
             listening,
             clips,
             ready=lambda address: print(
-                f"{clips.sentence}\nOpen {address}\nAnswers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
+                f"{clips.sentence}\nOpen {address}\n"
+                f"Answers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
                 f"When there are enough: pbrl label export {folder}",
                 flush=True,
             ),
