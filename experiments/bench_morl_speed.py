@@ -4,7 +4,8 @@ The loop is what one would write without this library: policies one after the ot
 each with as many copies of mo-gymnasium's task, whose rewards are made one number; the same rollouts, minibatches and
 passes, networks of the same widths, observations and rewards normalised. As the policies of a loop take turns, its rate
 is that of one. Ours plays, learns, archives and extends: blocks of both stages count. The two take turns, and told is
-the ratio of medians; on a machine that does something else at the same time it means little all the same.
+the ratio of medians; on a machine that does something else at the same time it means little all the same, and the ratio
+of processor times, which counts all threads, means more.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class SpeedOptions:
     """A task of mo-gymnasium with several objectives."""
     policies: int = 6
     """Policies that C-MORL trains at once."""
+    seeds: int = 3
+    """Fronts that are trained at once, each of so many policies."""
     environments: int = 8
     """Copies of the task per policy."""
     steps: int = 128
@@ -61,7 +64,7 @@ class SpeedOptions:
     """File for the result as JSON, - for standard output (which then has nothing else)."""
 
     def __post_init__(self) -> None:
-        for name in ("policies", "environments", "steps", "batch_size", "epochs", "threads"):
+        for name in ("policies", "seeds", "environments", "steps", "batch_size", "epochs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
@@ -78,14 +81,18 @@ class SpeedOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """Medians of environment steps per second, their ratio, and what the machine was doing."""
+    """Medians of environment steps per second and of processor time per step, their ratios, and the load before."""
 
     env: str
     policies: int
+    seeds: int
     environments: int
     stack_per_s: float
     loop_per_s: float
     ratio: float
+    stack_cpu_us: float
+    loop_cpu_us: float
+    cpu_ratio: float
     blocks: int
     threads: int
     load: float
@@ -106,23 +113,30 @@ def speed(options: SpeedOptions) -> Row:
     load = os.getloadavg()[0]
     ours, theirs = _stack(options), _loop(options)
     rates: tuple[list[float], list[float]] = ([], [])
+    costs: tuple[list[float], list[float]] = ([], [])
     for _ in range(_WARM):
         ours()
         theirs()
     end = time.perf_counter() + options.seconds
     while time.perf_counter() < end or not rates[0]:
-        for own, block in zip(rates, (ours, theirs)):
-            start = time.perf_counter()
+        for rate, cost, block in zip(rates, costs, (ours, theirs)):
+            start, spent = time.perf_counter(), time.process_time()
             steps = block()
-            own.append(steps / (time.perf_counter() - start))
+            rate.append(steps / (time.perf_counter() - start))
+            cost.append((time.process_time() - spent) / steps)
     stack, loop = map(statistics.median, rates)
+    stack_cost, loop_cost = map(statistics.median, costs)
     row = Row(
         env=options.env,
         policies=options.policies,
+        seeds=options.seeds,
         environments=options.environments,
         stack_per_s=round(stack, 1),
         loop_per_s=round(loop, 1),
         ratio=round(stack / loop, 3),
+        stack_cpu_us=round(1e6 * stack_cost, 2),
+        loop_cpu_us=round(1e6 * loop_cost, 2),
+        cpu_ratio=round(loop_cost / stack_cost, 3),
         blocks=len(rates[0]),
         threads=torch.get_num_threads(),
         load=round(load, 2),
@@ -144,15 +158,15 @@ def _stack(options: SpeedOptions) -> Callable[[], int]:
         init_updates=_WARM + 1,
         extension_updates=4,
     )
-    env = envs.make(options.env, options.policies * options.environments)
-    learner = CMORL(env.spec, sweep(config, [0]))
+    env = envs.make(options.env, options.seeds * options.policies * options.environments)
+    learner = CMORL(env.spec, sweep(config, range(options.seeds)))
     playing = Playing(env, learner.keys)
 
     def block() -> int:
         before = playing.env_steps
         rollout, _ = playing.collect(learner, options.steps)
         learner.update({"rollout": rollout})
-        return playing.env_steps - before
+        return (playing.env_steps - before) * options.seeds
 
     return block
 
@@ -204,10 +218,10 @@ def _tell(row: Row, options: SpeedOptions) -> None:
         print(text)
         return
     table = Table(title=f"environment steps per second on {row.env}, playing and learning")
-    for title in ("policies", "C-MORL", "loop of PPO", "ratio", "threads", "load before"):
+    for title in ("fronts x policies", "C-MORL", "loop of PPO", "ratio", "by processor time", "threads", "load before"):
         table.add_column(title, justify="right")
-    rates = (f"{row.stack_per_s:,.0f}", f"{row.loop_per_s:,.0f}", f"{row.ratio:.2f}")
-    table.add_row(str(row.policies), *rates, str(row.threads), f"{row.load:.1f}")
+    rates = (f"{row.stack_per_s:,.0f}", f"{row.loop_per_s:,.0f}", f"{row.ratio:.2f}", f"{row.cpu_ratio:.2f}")
+    table.add_row(f"{row.seeds} x {row.policies}", *rates, str(row.threads), f"{row.load:.1f}")
     Console(file=sys.stdout).print(table)
     if options.json is not None:
         options.json.write_text(text + "\n", encoding="utf-8")

@@ -49,7 +49,12 @@ class Task:
 
 _GRID: dict[str, Any] = {"lr": 1e-3, "entropy_weight": 0.02, "batch_size": 128, "environments": 8}
 _LEGS: dict[str, Any] = {"lr": 5e-4, "steps": 250, "environments": 4, "batch_size": 100, "archive": 20}
-_LONG = {**_LEGS, "steps": 500, "environments": 2, "archive": 10}  # no episode ends early: few copies, so that many end at all
+_LONG = {
+    **_LEGS,
+    "steps": 500,
+    "environments": 2,
+    "archive": 10,
+}  # no episode ends early: few copies, so that many end at all
 _REGULATOR: dict[str, Any] = {"lr": 1e-2, "init_log_std": -1.5, "hidden": (), "normalize_obs": False}
 
 TASKS: dict[str, Task] = {
@@ -113,7 +118,7 @@ class Scale:
         seeds: the members' seeds.
         steps: environment steps of a front; None: each task's own number.
         first_share: of the updates, for the first stage.
-        rounds: of extension, in the updates that are left.
+        rounds: of extension, in the updates that are left; fewer where these are few.
         policies: S, trained at once.
         measurements: how often the archive is looked at on the way.
         most_episodes: that a policy plays to be measured; a task may ask for fewer.
@@ -132,6 +137,8 @@ class Scale:
 
 FULL = Scale()
 QUICK = Scale(steps=40_000, rounds=2, measurements=10, most_episodes=1)
+LEAST_ROUND = 8
+"""Updates of a round of extension at least, however few are left."""
 QUICK_TASKS = ("mo-hopper-2obj-v5", "FruitTree6-v0", "DeepSeaTreasure-v0")
 
 
@@ -185,7 +192,7 @@ class Plan:
             policies=self.scale.policies,
             constraint="lagrangian" if extension == "lagrangian" else "barrier",
             init_updates=self.first_updates if extending else self.updates + 1,
-            extension_updates=max(1, -(-left // self.scale.rounds)),
+            extension_updates=max(LEAST_ROUND, -(-left // self.scale.rounds)),
         )
 
 
