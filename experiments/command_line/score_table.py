@@ -56,6 +56,8 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
     """What to print."""
     metric = main_metric(run)
     if metric is None:
+        if summary(run.folder):
+            yield summary(run.folder)
         return
     updates, values = run.series(metric)
     scores = np.asarray(values)  # [P, N]

@@ -36,6 +36,8 @@ examples:
   pbrl train iql --dataset local/reacher/mixed-v1 --expectile 0.7 0.9 --seed 0 1
   pbrl train sac --env PointMass-v0 --env-steps 20000 --seed 0 1 2 3
   pbrl train iql --dataset local/reacher/mixed-v1 --updates 10000 --env-steps 20000
+  pbrl train ppo --env PointMass-v0 --env-steps 50000 --seed 0 1 2 3 4 5 6 7 --population-based --explore lr clip
+  pbrl train c_morl --env mo-hopper-2obj-v5 --env-steps 1000000 (then: pbrl evaluate RUN --weights 0.3 0.7)
   pbrl train --resume runs/train/20260101-120000-cpl-regret
 """
 

@@ -68,7 +68,8 @@ class Turns:
         scores = torch.from_numpy(self.scores(run, members))
         key = rng.fold(self.key, "turn", now, env_steps)
         source = exploit(scores, self.share, key)
-        varied = explore(values_of(learner, self.places, members), source.to(learner.keys.device), self.specs, key)
+        present = {name: values.cpu() for name, values in values_of(learner, self.places, members).items()}
+        varied = explore(present, source, self.specs, key)
         copy_members(learner, source.to(learner.keys.device), self.stacks)
         set_values(learner, varied, self.places)
         settings = _numbers(varied)
