@@ -45,12 +45,13 @@ def test_iql_stitches_what_cloning_cannot() -> None:
     """Three seeds; at tau = 0.9 values are those of the better way on."""
     states = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
     rows = LOGGED * 4
-    obs, next_obs = (torch.stack([states[row[place]] for row in rows]) for place in (0, 3))
+    obs, next_obs = (torch.stack([states[int(row[place])] for row in rows]) for place in (0, 3))
     act, rew = (torch.tensor([row[place] for row in rows]).double() for place in (1, 2))
     term = torch.tensor([row[3] == END for row in rows]).double()
     columns = (obs, act.unsqueeze(-1), rew, next_obs, term)
     batch = Transitions(*(column.expand(3, *column.shape) for column in columns))
-    spec, small = Spec("chain", 3, 1), {"hidden": (32,), "lr": 5e-3}
+    spec = Spec("chain", 3, 1)
+    small: dict[str, Any] = {"hidden": (32,), "lr": 5e-3}
     config = IQLConfig(
         expectile=0.9, temperature=10.0, gamma=0.9, target_rate=0.05, rewards="raw", actor_decay=0, **small
     )

@@ -222,7 +222,7 @@ def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(
             raise KeyboardInterrupt
         return real(*words, **named)
 
-    monkeypatch.setattr(stack.evaluation, "rollout", stop)
+    monkeypatch.setattr(evaluation, "rollout", stop)
     with pytest.raises(KeyboardInterrupt):
         stack.train(plan("td3_bc"), stack.load(POINT), tmp_path)
     found = stack.train(plan("td3_bc"), stack.load(POINT), tmp_path)
@@ -273,7 +273,7 @@ def d4rl_file(folder: Path, name: str = "hopper_medium-v2.hdf5", sizes: tuple[in
     path = folder / name
     with h5py.File(path, "w") as file:
         obs = generator.normal(size=(rows + 1, sizes[0])).astype(np.float32)
-        columns = {"observations": obs[:-1], "next_observations": obs[1:]}
+        columns: dict[str, Any] = {"observations": obs[:-1], "next_observations": obs[1:]}
         columns["actions"] = generator.uniform(-1, 1, (rows, sizes[1])).astype(np.float32)
         columns["rewards"] = generator.normal(1.0, 1.0, rows).astype(np.float32)
         place = np.arange(rows)
@@ -317,8 +317,8 @@ def row(agent: str, dataset: str, score: float, seed: int, best: float = math.na
     return told
 
 
-def made(*rows: tuple[str, str, float], **changes: float) -> Offline:
-    return Offline(tuple(row(*one, seed, **changes) for one in rows for seed in range(5)), ())
+def made(*rows: tuple[str, str, float], best: float = math.nan) -> Offline:
+    return Offline(tuple(row(*one, seed, best) for one in rows for seed in range(5)), ())
 
 
 def sentence(found: Offline, part: str) -> str:
