@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -290,11 +291,11 @@ def test_queue_and_cache_are_bounded(folder: Path, start: Callable[..., clips.Cl
 def test_a_clip_that_cannot_be_drawn_is_told_and_the_next_one_is_drawn(
     folder: Path, start: Callable[..., clips.Clips]
 ) -> None:
-    broken = make_segment("FruitTree5-v0", np.zeros((3, 0), np.float32))
+    broken = dataclasses.replace(make_segment("FruitTree5-v0", np.zeros((4, 5), np.float32)), length=3)
     (bad, good) = put(folder, [broken, make_segment("PointMass-v0", spiral(0, 3))])
     drawn = start()
     drawn.want([bad, good])
-    until(lambda: drawn.path(drawn.name(good)))
+    until(lambda: drawn.kept()[0] == 1)
     told = drawn.problem(drawn.name(bad))
     assert told is not None
     assert told.startswith("the clip cannot be drawn: ")
