@@ -338,6 +338,9 @@ def test_sentences_follow_from_the_numbers() -> None:
     assert "iql on a x (apart from all others) and bc on a y (apart from all others)" in told
     assert "bc 2, iql 1" in sentence(found, "mean of the data's episodes")
     assert sentence(found, "diverged") == "No member diverged."
+    assert not [text for text in findings(found) if "random policy" in text]
+    fallen = made(("iql", "local/a/x-v1", -1.0), ("bc", "local/a/x-v1", 40.0))
+    assert sentence(fallen, "random policy").endswith("or not told apart from it: iql on a x.")
     level = made(("iql", "local/a/x-v1", 40.1), ("bc", "local/a/x-v1", 40.0))
     assert "iql on a x (not apart: bc)" in sentence(level, "highest")
     assert "iql above on 0 and below on 0" in sentence(level, "Against cloning")
@@ -373,6 +376,7 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     assert "6 updates of 8 transitions, hidden layers 8." in part
     assert "edac critics 10, lr 0.001, normalize_obs on, target_rate 0.02" not in part  # 10 is the default
     assert "edac lr 0.001, normalize_obs on, target_rate 0.02" in part
+    assert settings.SMALL_CHANGES in part
 
 
 def test_published_scores_stand_apart() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..offline_study.settings import SMALL_CHANGES
 from .offline_figures import CURVES
 from .offline_rows import PUBLISHED, Offline, read_offline, read_published, short
 from .offline_tables import best_table, findings, last_table, published_table
@@ -59,10 +60,12 @@ def _study(results: Path, found: Offline, ending: str) -> Iterator[str]:
         yield f"![Scores in training](experiments/results/{PREFIX}{CURVES}{ending}.png)"
     yield _settings(found)
     first = found.members[0]
+    if first["budget"] == "small":
+        yield SMALL_CHANGES
     seconds = sum({(row["agent"], row["dataset"]): float(row["seconds"]) for row in found.members}.values())
     yield (
-        f"Made by `{first['command']}` ({first['versions']}; {seconds / 3600:.1f} hours, {first['device']}); a row per "
-        f"member in experiments/results/offline{ending}.csv."
+        f"Made by `{first['command']}` ({first['versions']}; {seconds / 3600:.1f} hours by the clock, summed over "
+        f"stacks, {first['device']}); a row per member in experiments/results/offline{ending}.csv."
     )
 
 

@@ -72,7 +72,8 @@ def scale_words(found: Offline) -> str:
 
 def findings(found: Offline) -> list[str]:
     """Sentences; those whose rows are missing are left out."""
-    return [text for text in (_best(found), _cloning(found), _data(found), _gap(found), _lost(found)) if text]
+    told = (_best(found), _cloning(found), _data(found), _random(found), _gap(found), _lost(found))
+    return [text for text in told if text]
 
 
 def over_datasets(found: Offline, agent: str) -> Interval:
@@ -132,6 +133,17 @@ def _data(found: Offline) -> str:
         above = [name for name in found.datasets if _interval(found, agent, name).low > found.of_data(name)]
         parts.append(f"{agent} {len(above)}")
     return f"Data sets on which the interval lies above the mean of the data's episodes: {', '.join(parts)}."
+
+
+def _random(found: Offline) -> str:
+    """Whose interval reaches down to the random policy."""
+    parts: dict[str, list[str]] = {}
+    for agent in found.agents:
+        for name in found.datasets:
+            if found.of(agent=agent, dataset=name) and _interval(found, agent, name).low <= 0.0:
+                parts.setdefault(agent, []).append(short(name))
+    told = "; ".join(f"{agent} on {listed(names)}" for agent, names in parts.items())
+    return f"No better than the random policy, or not told apart from it: {told}." if told else ""
 
 
 def _gap(found: Offline) -> str:
