@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from pbrl.data.files import replacing
-from pbrl.theory.check import SIZES, Check, Result, Size, Trial, correct, execute
+from pbrl.theory.check import SIZES, Check, Provenance, Result, Size, Trial, correct, execute
 
 from . import checks
 from .reports.page import Block, Figure, Page, Section, Table, Text, html, markdown
 
+ORIGINS: dict[Provenance, str] = {
+    "paper": "the paper's own",
+    "derived": "proved in the check's file or the dossier",
+    "practical": "a tolerance or size of ours, which may have been set after first runs: no theorem says this number",
+}
 HEADER = ("check", "paper", "claim", "verdict", "control", "statistic", "interval", "bound", "slack", "seconds")
 
 
@@ -134,12 +139,13 @@ def explain(check: Check) -> list[str]:
     """A check in sentences."""
     needs = "; ".join(check.assumptions) or "none beyond the setting"
     sign = "at least" if check.at_least else "at most"
+    origin = ORIGINS[check.provenance]
     return [
         f"Claim: {check.claim}",
         f"Paper: {check.paper}",
         f"Setting: {check.setting}",
         f"Assumptions: {needs}",
-        f"Bound: {sign} {check.bound:g} ({check.provenance}): {check.bound_says}",
+        f"Bound: {sign} {check.bound:g} ({check.provenance}: {origin}): {check.bound_says}",
         f"Control, which must FAIL: {check.control.what}",
         f"Size: {check.size}",
     ]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ..data.files import replacing
 from ..errors import InputError
 from ..figures import FAINT, PALETTE, STYLE
-from .regret import RegretTrace
+from .regret import ROUNDING, RegretTrace
 
 BAND = (0.1, 0.9)
 
@@ -41,9 +41,10 @@ def regret_figure(
         figure = Figure(figsize=(11.0, 4.4), dpi=160)
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
+        rugs = 0
         for number, (name, trace) in enumerate(traces.items()):
             _regret(left, trace, name, PALETTE[number % len(PALETTE)])
-            _value(right, trace, PALETTE[number % len(PALETTE)], threshold, number)
+            rugs += _value(right, trace, PALETTE[number % len(PALETTE)], threshold, rugs)
         first = next(iter(traces.values()))
         right.axhline(float(first.optimum.mean()), color="#888888", lw=1, ls=(0, (4, 3)))
         right.text(
@@ -54,6 +55,7 @@ def regret_figure(
             right.text(0.01, threshold, " threshold", transform=right.get_yaxis_transform(), va="bottom", fontsize=9)
         left.set(xscale="log", yscale="log", xlabel="episodes", ylabel="cumulative pseudo-regret")
         right.set(xscale="log", xlabel="episode", ylabel="exact value: mean, least of all seeds")
+        right.tick_params(axis="x", pad=4 + 6 * rugs)  # labels below the rows of marks
         left.set_title(title)
         left.legend(frameon=False, fontsize=9, loc="upper left")
         for axes in (left, right):
@@ -71,11 +73,14 @@ def _regret(axes: Axes, trace: RegretTrace, name: str, colour: str) -> None:
     axes.plot(when, np.maximum(regret.mean(0), 1e-3), color=colour, lw=2, label=name)
 
 
-def _value(axes: Axes, trace: RegretTrace, colour: str, threshold: float | None, number: int) -> None:
+def _value(axes: Axes, trace: RegretTrace, colour: str, threshold: float | None, above: int) -> bool:
+    """Draws values, and marks below the axis under ``above`` rows of others; whether there are any."""
     starts = trace.ends - trace.counts + 1
     axes.step(starts, trace.value.mean(1), color=colour, lw=2, where="post")
     axes.step(starts, trace.value.min(1), color=colour, lw=1, alpha=0.6, where="post")
-    if threshold is not None:
-        bad = (trace.value < threshold - 1e-9).any(1)
-        height = np.full(int(bad.sum()), -0.02 - 0.018 * number)
-        axes.plot(starts[bad], height, "|", color=colour, ms=5, transform=axes.get_xaxis_transform(), clip_on=False)
+    if threshold is None or not trace.violations(threshold).any():
+        return False
+    bad = (trace.value < threshold - ROUNDING).any(1)
+    height = np.full(int(bad.sum()), -0.022 - 0.024 * above)
+    axes.plot(starts[bad], height, "|", color=colour, ms=5, transform=axes.get_xaxis_transform(), clip_on=False)
+    return True
