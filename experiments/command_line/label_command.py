@@ -196,6 +196,9 @@ def _with_pairs(options: LabelOptions) -> Path:
     from ..labelling.store import Store
     from .problem import check_simulator
 
+    place = Path(options.dataset).expanduser()
+    if place.is_dir() and not (place / data.minari.DATA).is_file():
+        _existing(place)  # which tells that there are no labels
     dataset = data.load(options.dataset)
     env = options.env or dataset.env
     if not env:
