@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from scipy.special import log_softmax
 
 from pbrl.errors import InputError
@@ -34,6 +34,29 @@ def test_the_gap_is_what_best_responses_gain() -> None:
 
     best = -float(minimize(lost, np.zeros(3), tol=1e-12).fun)
     assert float(games.gap(matrix, policy, reference, BETA)) == pytest.approx(2.0 * (best - 0.5), abs=1e-8)
+
+
+def _winner(matrix: np.ndarray) -> np.ndarray:
+    """The minimax winner by the linear program max v, (p P)_j >= v: it wins at least half of the time against all."""
+    choices = len(matrix)
+    rows = np.c_[-matrix.T, np.ones(choices)]
+    whole = np.r_[np.ones(choices), 0.0][None]
+    cost, bounds = np.r_[np.zeros(choices), -1.0], [(0.0, None)] * choices + [(None, None)]
+    done = linprog(cost, A_ub=rows, b_ub=np.zeros(choices), A_eq=whole, b_eq=[1.0], bounds=bounds, method="highs")
+    assert -done.fun == pytest.approx(0.5, abs=1e-9), "the value of a symmetric game is a half"
+    return np.asarray(done.x[:-1])
+
+
+def test_the_equilibrium_approaches_the_winner_of_the_linear_program() -> None:
+    matrices = games.random_games(8, 5, seed=[11])
+    reference = games.random_laws(8, 5, seed=[12])
+    for matrix, law in zip(matrices, reference):
+        exact = _winner(matrix)
+        errors = [float(np.abs(np.exp(games.equilibrium(matrix, law, beta)) - exact).max()) for beta in (0.05, 0.002)]
+        assert errors[1] < 0.05
+        assert errors[1] < errors[0]
+        won = float((np.exp(games.equilibrium(matrix, law, 0.002)) @ matrix).min())
+        assert won == pytest.approx(0.5, abs=0.01), "hardly any choice beats it"
 
 
 def test_updates_by_hand() -> None:
