@@ -138,8 +138,9 @@ def _print(figures: Figures) -> None:
     if figures.clips_drawn:
         console.print(
             f"{figures.clips_drawn} clips drawn, {figures.clips_per_second:g} per second, "
-            f"{figures.cache_mb:g} MB kept: the asking process went "
-            f"from {figures.server_mb_before:g} to {figures.server_mb_after:g} MB, the drawing one from {figures.drawing_mb_before:g} to {figures.drawing_mb_after:g} MB."
+            f"{figures.cache_mb:g} MB kept: the asking process went from {figures.server_mb_before:g} "
+            f"to {figures.server_mb_after:g} MB, the drawing one from {figures.drawing_mb_before:g} "
+            f"to {figures.drawing_mb_after:g} MB."
         )
 
 
@@ -250,8 +251,8 @@ def _person(address: str, what: str, who: int, options: LabelOptions) -> list[fl
 
 def _drawn(folder: Path, options: LabelOptions) -> dict[str, Any]:
     """Memory of a process that asks for all clips, and of the one that draws them, near the start and at the end."""
-    names = ("clips_drawn", "clips_per_second", "cache_mb")
-    names += ("server_mb_before", "server_mb_after", "drawing_mb_before", "drawing_mb_after")
+    sizes = ("server_mb_before", "server_mb_after", "drawing_mb_before", "drawing_mb_after")
+    names = ("clips_drawn", "clips_per_second", "cache_mb", *sizes)
     if not options.clips:
         return dict.fromkeys(names, 0)
     root = Path(__file__).resolve().parents[1]

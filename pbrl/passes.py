@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,46 @@ from torch import Tensor
 from . import losses, rng
 from .data.rollout import Rollout
 from .heads import Gaussian
+from .members import check_range, shared
+from .optim import Adam, minimise
+
+
+@dataclass(frozen=True)
+class PassesConfig:
+    """Settings of an agent that learns online by passes over its rollouts, and on data before."""
+
+    gamma: float = 0.99
+    """Discount per step."""
+    reward_scale: float = 0.1
+    """Factor on rewards, of data and simulator."""
+    online_lr: float = 3e-5
+    """Learning rate of the policy online."""
+    online_critic_lr: float = 2e-4
+    """Learning rate of V online."""
+    online_clip: float = 0.05
+    """How far a ratio may move online before it stops to count."""
+    gae_decay: float = 0.95
+    """lambda of the advantages online."""
+    entropy_weight: float = 0.01
+    """What a nat of entropy is worth online."""
+    steps: int = shared(2048)
+    """Steps that each copy of the environment is played between updates online."""
+    environments: int = shared(1)
+    """Copies of the environment per member."""
+    epochs: int = shared(10)
+    """Passes over a rollout."""
+    minibatch_size: int = shared(128)
+    """Steps per minibatch of a rollout."""
+
+    def __post_init__(self) -> None:
+        for name in ("online_lr", "online_critic_lr", "reward_scale", "online_clip"):
+            check_range(self, name, 0.0, open_low=True)
+        check_range(self, "gamma", 0.0, 1.0)
+        check_range(self, "gae_decay", 0.0, 1.0)
+        check_range(self, "entropy_weight", 0.0)
+        for name in ("steps", "environments", "epochs", "minibatch_size"):
+            check_range(self, name, 1)
+
 
 Values = Callable[[Tensor], Tensor]
 """obs [P, B, O] -> V [P, B, 1]."""
@@ -54,6 +95,26 @@ def minibatches(rows: Tensor, keys: Tensor, update: int, *, epochs: int, size: i
     for epoch in range(epochs):
         order = rng.permutation(rng.fold(keys, "order", update, epoch), rows.shape[1])
         yield from rows.gather(1, order.unsqueeze(-1).expand_as(rows)).split(size, dim=1)
+
+
+def learn(
+    rows: Tensor,
+    keys: Tensor,
+    update: int,
+    objective: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+    optimisers: Mapping[Adam, float],
+    *,
+    epochs: int,
+    size: int,
+) -> dict[str, Tensor]:
+    """A step for each of the ``minibatches``, by the loss [P] and metrics of ``objective``; the metrics' means."""
+    seen: dict[str, list[Tensor]] = {}
+    for minibatch in minibatches(rows, keys, update, epochs=epochs, size=size):
+        loss, metrics = objective(minibatch)
+        minimise(loss, optimisers)
+        for name, value in metrics.items():
+            seen.setdefault(name, []).append(value)
+    return {name: torch.stack(values).mean(0) for name, values in seen.items()}
 
 
 def clipped_losses(

@@ -12,16 +12,51 @@ log-deviation in [-5, 0] that depends on the state, unclipped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from . import losses, rng
+from .errors import InputError
 from .heads import Gaussian
+from .members import check_range, check_sizes, shared
 from .nets import StackedMLP, freeze
 
 Value = Callable[[Tensor, Tensor], Tensor]
 """obs [P, M, O] and act [P, M, A], not clipped -> [P, M]."""
+
+
+@dataclass(frozen=True)
+class PolicyEnsembleConfig:
+    """Settings of an ensemble of policies."""
+
+    disagreement: float = 0.1
+    """alpha: how much the clones' difference counts; below 1 / (policies - 2)."""
+    clip: float = 0.25
+    """How far a ratio may move offline before it stops to count."""
+    optimism: float = 0.7
+    """omega: weight of positive advantages offline; negative ones have the rest."""
+    improve_updates: int = shared(10_000, schedule="run")
+    """Updates of the second stage over which its learning rate and clip range fall to 0; 0 keeps both constant."""
+    select_every: int = shared(100)
+    """Updates of the second stage between comparisons by AM-Q."""
+    policies: int = shared(4)
+    """n: clones."""
+    hidden: tuple[int, ...] = shared((256, 256, 256))
+    """Widths of the policies' hidden layers."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "policies", 2)
+        check_range(self, "disagreement", 0.0)
+        if self.disagreement * (self.policies - 2) >= 1.0:  # the loss would have no lower bound
+            found = f"disagreement is {self.disagreement:g} with {self.policies} policies"
+            raise InputError(f"{found}, expected less than {1.0 / (self.policies - 2):g}")
+        check_range(self, "clip", 0.0, open_low=True)
+        check_range(self, "optimism", 0.0, 1.0)
+        check_range(self, "improve_updates", 0)
+        check_range(self, "select_every", 1)
+        check_sizes(self, "hidden")
 
 
 class PolicyEnsemble(nn.Module):

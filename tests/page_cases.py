@@ -22,8 +22,16 @@ from experiments.labelling.store import Pair, Segment, Store, pair_id, segment_i
 from .label_cases import ROOT, Client
 
 CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(path).exists()), None)
-FLAGS = ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
-FLAGS += ("disable-component-update", "disable-sync", "disable-dev-shm-usage")
+FLAGS = (
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "disable-dev-shm-usage",
+)
 SLOWLY = 60_000  # milliseconds: other work may have both cores
 
 

@@ -92,7 +92,9 @@ def test_turns_rank_copy_and_vary(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert rate.tolist() == pytest.approx([float(row["lr"]) for row in rows[-4:]])
 
 
-@pytest.mark.parametrize("kind", ["ppo", "iql", pytest.param("sac", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["ppo", "iql", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sac", "p_iql"))]
+)
 def test_a_killed_population_ends_as_one_that_never_was(kind: str, tmp_path: Path) -> None:
     """Killed with SIGKILL at any moment: weights, metrics and lineage end the same. IQL goes from data online."""
     if kind == "ppo":
@@ -102,6 +104,10 @@ def test_a_killed_population_ends_as_one_that_never_was(kind: str, tmp_path: Pat
     elif kind == "sac":
         words = ["sac", *WHERE, "--hidden", "4", "--batch-size", "4", "--seed", "0", "1", "2", "--population-based"]
         words += ["--eval-every-steps", "20", "--random-steps", "20", "--updates-per-step", "0.5"]
+    elif kind == "p_iql":
+        words = ["p_iql", "--dataset", str(point_mass(tmp_path)), *LQL, *SHORT, "--seed", "0", "1", "2"]
+        words += ["--population-based", "--updates", "60", "--eval-every", "4", "--reward-updates", "30"]
+        del words[words.index("20") - 1 : words.index("20") + 1]
     else:
         words = ["iql", "--dataset", str(point_mass(tmp_path)), *LQL, "--seed", "0", "1", "2", "--population-based"]
         words += ["--eval-every", "5", "--env-steps", "150", "--eval-every-steps", "30", "--updates-per-step", "0.2"]

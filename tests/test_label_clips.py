@@ -232,7 +232,7 @@ def test_a_file_holds_all_frames_in_order() -> None:
     assert sheet.size == (8 * 16, 3 * 12)
     for i, colour in enumerate(colours):
         found = sheet.convert("RGB").getpixel((16 * (i % 8) + 8, 12 * (i // 8) + 6))
-        assert np.abs(np.subtract(found, colour)).max() <= 12
+        assert np.abs(np.subtract(np.array(found), colour)).max() <= 12
 
 
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (64, 1), (65, 2), (500, 8)])

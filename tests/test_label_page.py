@@ -327,7 +327,7 @@ def test_pebble_learns_on_the_point_mass_from_answers_given_in_the_browser(tmp_p
         reset_updates=5,
     )
     env = PointMass(1)
-    learner = PEBBLE(env.spec, sweep(SMALL, seed=[0]))
+    learner = PEBBLE(env.spec, sweep(SMALL, seeds=[0]))
     collector = Collector(env, Buffer(env.spec, 1, 1000), learner.model.keys)
     interview = Interview(env.spec, 1, schedule)
     labels = tmp_path / "labels"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import agents
+from experiments import stacks
 from experiments.cli import main
 from experiments.command_line.arguments import parse
 from experiments.online_study import options as options_module
@@ -127,9 +128,7 @@ def test_what_is_there_is_not_trained_again_and_the_tables_are_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
-    monkeypatch.setattr(
-        study.stacks, "run", lambda function, names, *rest: {} if not names else pytest.fail(str(names))
-    )
+    monkeypatch.setattr(stacks, "run", lambda function, names, *rest: {} if not names else pytest.fail(str(names)))
     study.offline_to_online(options(folder))
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
     assert "3 of 3 stacks are there already" in capsys.readouterr().out

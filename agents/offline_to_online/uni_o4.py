@@ -37,25 +37,21 @@ from pbrl.compiler import compiled
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Transitions, Wants
 from pbrl.dynamics import StackedDynamics, am_q
-from pbrl.errors import InputError
 from pbrl.heads import Gaussian
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, freeze
+from pbrl.nets import Normalizer, StackedMLP, critics
 from pbrl.optim import Adam, minimise, track
-from pbrl.policy_ensemble import PolicyEnsemble, gaussian
+from pbrl.passes import PassesConfig
+from pbrl.policy_ensemble import PolicyEnsemble, PolicyEnsembleConfig, gaussian
 from pbrl.spec import Spec
 
 
 @dataclass(frozen=True)
-class UniO4Config:
-    """Settings of Uni-O4; the defaults are the authors' for locomotion, where they are known."""
+class UniO4Config(PolicyEnsembleConfig, PassesConfig):
+    """Settings of Uni-O4; the defaults, also of its parts, are the authors' for locomotion, where they are known."""
 
     lr: float = 1e-4
     """Learning rate of Adam on data, for all networks but the models."""
-    gamma: float = 0.99
-    """Discount per step."""
-    reward_scale: float = 0.1
-    """Factor on rewards, of data and simulator."""
     expectile: float = 0.7
     """tau of V: 0.5 learns the behaviour's value, towards 1 the best action's."""
     target_rate: float = 0.005
@@ -64,42 +60,18 @@ class UniO4Config:
     """Subtract the data's mean from observations and divide by their deviation."""
     model_lr: float = 1e-3
     """Learning rate of the models."""
-    disagreement: float = 0.1
-    """alpha: how much the clones' difference counts; below 1 / (policies - 2)."""
-    clip: float = 0.25
-    """How far a ratio may move offline before it stops to count."""
-    optimism: float = 0.7
-    """omega: weight of positive advantages offline; negative ones have the rest."""
     max_grad: float = 0.5
     """Bound on the norm of a policy's gradient, offline (of all clones) and online."""
-    online_lr: float = 3e-5
-    """Learning rate of the policy online."""
-    online_critic_lr: float = 2e-4
-    """Learning rate of V online."""
-    online_clip: float = 0.05
-    """How far a ratio may move online before it stops to count."""
-    gae_decay: float = 0.95
-    """lambda of the advantages online."""
-    entropy_weight: float = 0.01
-    """What a nat of entropy is worth online."""
     fitting_updates: int = shared(2_000_000, schedule="stage")
     """Updates of the first stage, in which critics, models and clones are fitted."""
-    improve_updates: int = shared(10_000, schedule="run")
-    """Updates of the second stage over which its learning rate and clip range fall to 0; 0 keeps both constant."""
-    select_every: int = shared(100)
-    """Updates of the second stage between comparisons by AM-Q."""
     model_steps: int = shared(1000)
     """Steps for which policies are played in the models."""
-    policies: int = shared(4)
-    """n: clones."""
     critics: int = shared(2)
     """Q-functions, of which the smallest counts."""
     models: int = shared(7)
     """Dynamics models."""
     elites: int = shared(5)
     """Models in which policies are played: those of the smallest error."""
-    hidden: tuple[int, ...] = shared((256, 256, 256))
-    """Widths of the policies' hidden layers."""
     v_hidden: tuple[int, ...] = shared((512, 512, 512))
     """Widths of V's."""
     q_hidden: tuple[int, ...] = shared((1024, 1024))
@@ -108,34 +80,18 @@ class UniO4Config:
     """Widths of the models'."""
     batch_size: int = shared(512)
     """Transitions per update on data, and starts of AM-Q."""
-    steps: int = shared(2048)
-    """Steps that each copy of the environment is played between updates online."""
-    environments: int = shared(1)
-    """Copies of the environment per member."""
-    epochs: int = shared(10)
-    """Passes over a rollout."""
-    minibatch_size: int = shared(128)
-    """Steps per minibatch of a rollout."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "model_lr", "online_lr", "online_critic_lr", "reward_scale", "clip", "online_clip"):
+        PolicyEnsembleConfig.__post_init__(self)
+        PassesConfig.__post_init__(self)
+        for name in ("lr", "model_lr", "max_grad"):
             check_range(self, name, 0.0, open_low=True)
-        for name in ("gamma", "expectile", "target_rate", "optimism", "gae_decay"):
+        for name in ("expectile", "target_rate"):
             check_range(self, name, 0.0, 1.0)
-        check_range(self, "max_grad", 0.0, open_low=True)
-        check_range(self, "entropy_weight", 0.0)
-        check_range(self, "policies", 2)
-        check_range(self, "disagreement", 0.0)
-        if self.disagreement * (self.policies - 2) >= 1.0:  # the loss would have no lower bound
-            found = f"disagreement is {self.disagreement:g} with {self.policies} policies"
-            raise InputError(f"{found}, expected less than {1.0 / (self.policies - 2):g}")
-        for name in ("fitting_updates", "select_every", "model_steps", "critics", "models", "batch_size"):
+        for name in ("fitting_updates", "model_steps", "critics", "models", "batch_size"):
             check_range(self, name, 1)
-        for name in ("steps", "environments", "epochs", "minibatch_size"):
-            check_range(self, name, 1)
-        check_range(self, "improve_updates", 0)
         check_range(self, "elites", 1, min(self.models, self.batch_size))
-        for name in ("hidden", "v_hidden", "q_hidden", "model_hidden"):
+        for name in ("v_hidden", "q_hidden", "model_hidden"):
             check_sizes(self, name)
 
 
@@ -166,9 +122,8 @@ class UniO4(PolicyEnsemble):
         for name in (*swept, "online_clip", "gae_decay", "entropy_weight"):
             self.register_buffer(name, members.column(name))
         self.normalizer = Normalizer(spec, members.column("normalize_obs"))
-        q_keys, q_sizes = rng.fold(members.keys, "q"), (sum(sizes), *config.q_hidden, 1)
-        self.q = StackedMLP(q_keys, q_sizes, ensemble=config.critics, dtype=dtype)
-        self.target = freeze(StackedMLP(q_keys, q_sizes, ensemble=config.critics, dtype=dtype))
+        q_keys = rng.fold(members.keys, "q")
+        self.q, self.target = critics(q_keys, spec, config.q_hidden, count=config.critics, dtype=dtype)
         self.v = StackedMLP(rng.fold(members.keys, "v"), (spec.obs_size, *config.v_hidden, 1), dtype=dtype)
         model_keys = rng.fold(members.keys, "models")
         self.models = StackedDynamics(model_keys, *sizes, models=config.models, hidden=config.model_hidden, dtype=dtype)
@@ -303,14 +258,15 @@ class UniO4(PolicyEnsemble):
         return gaussian(self.policy(obs))
 
     def _play(self, rollout: Rollout) -> dict[str, Tensor]:
-        seen: dict[str, list[Tensor]] = {}
-        counts = {"epochs": self.config.epochs, "size": self.config.minibatch_size}
-        for minibatch in passes.minibatches(self._rows(rollout), self.keys, self.updates, **counts):
-            loss, metrics = self._online_objective(minibatch)
-            minimise(loss, {self.online_adam: 1.0, self.online_v_adam: 1.0})
-            for name, value in metrics.items():
-                seen.setdefault(name, []).append(value)
-        return {name: torch.stack(values).mean(0) for name, values in seen.items()}
+        return passes.learn(
+            self._rows(rollout),
+            self.keys,
+            self.updates,
+            self._online_objective,
+            {self.online_adam: 1.0, self.online_v_adam: 1.0},
+            epochs=self.config.epochs,
+            size=self.config.minibatch_size,
+        )
 
     def _rows(self, rollout: Rollout) -> Tensor:
         """[P, T N, O + A + 3] of ``passes.rows_of``."""

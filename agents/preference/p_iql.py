@@ -24,6 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pbrl.data.files import about
 from pbrl.data.source import Source
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.reward_first import R, RewardFirst
@@ -84,7 +85,8 @@ class PIQLConfig(IQLConfig):
         check_range(self, "reward_ensemble", 1)
         check_range(self, "reward_batch_size", 1)
         check_sizes(self, "reward_hidden")
-        _reward_config(self)  # checks what its fields say together
+        with about("settings reward_..."):  # as the words of the command line have them
+            _reward_config(self)  # checks what its fields say together
 
 
 def _reward_config(config: PIQLConfig) -> RewardModelConfig:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pbrl.data.dataset import Dataset
+from pbrl.data.files import about
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, shared
@@ -84,7 +85,8 @@ class PTIQLConfig(IQLConfig):
         sizes = ("updates", "longest", "width", "layers", "heads", "batch_size")
         for name in (*(f"reward_{size}" for size in sizes), "relabel_stride"):
             check_range(self, name, 1)
-        _transformer_config(self)  # checks what its fields say together
+        with about("settings reward_..."):  # as the words of the command line have them
+            _transformer_config(self)  # checks what its fields say together
 
 
 def _transformer_config(config: PTIQLConfig) -> PreferenceTransformerConfig:

@@ -215,7 +215,9 @@ class TrainOptions:
         label["labels"] = tuple(label["labels"])
         front = content.get("front", {})  # older runs have neither it nor a population
         front = {**front, "reference_point": tuple(front.get("reference_point", ()))}
-        population = {name: tuple(x) if isinstance(x, list) else x for name, x in content.get("population", {}).items()}
+        population: dict[str, Any] = {
+            name: tuple(x) if isinstance(x, list) else x for name, x in content.get("population", {}).items()
+        }
         return cls(
             data=DataOptions(**content["data"]),
             label=LabelOptions(**label),

@@ -79,8 +79,8 @@ def render(planned: Plan, run: Run) -> Iterator[Table | str]:
             table.add_column(name, justify="right")
     for group in dict.fromkeys(groups):
         mine = [i for i, name in enumerate(groups) if name == group]
-        best = np.where(np.isnan(scores[mine, -1]), np.nan, np.fmax.reduce(scores[mine], axis=1))
-        row = [group, str(len(mine)), interval(scores[mine, -1]), interval(best)]
+        highest = np.where(np.isnan(scores[mine, -1]), np.nan, np.fmax.reduce(scores[mine], axis=1))
+        row = [group, str(len(mine)), interval(scores[mine, -1]), interval(highest)]
         if accuracy.size and metric != "held_out_accuracy":
             row.append(interval(accuracy[mine, -1]))
         if changed is not None:

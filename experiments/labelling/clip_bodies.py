@@ -82,6 +82,8 @@ class Bodies:
         drawn = (kinds.mjGEOM_CAPSULE, kinds.mjGEOM_SPHERE, kinds.mjGEOM_CYLINDER, kinds.mjGEOM_BOX)
         shown = np.isin(self.model.geom_type, [int(kind) for kind in drawn]) & (self.model.geom_rgba[:, 3] > 0)
         self._geoms = [int(i) for i in np.flatnonzero(shown)]
+        names = [self.model.body(int(body)).name for body in self.model.geom_bodyid]
+        self._targets = {i for i in self._geoms if names[i] == "target"}  # seen through what covers them
 
     def frames(self, pose: Array) -> Iterator[Image.Image]:
         """One picture per row of the joint positions [T, nq]."""
@@ -106,7 +108,7 @@ class Bodies:
         placed = [(self._project(points, centre), radius, colour) for points, radius, colour in shapes]
         depth = [float(points[:, 2].mean()) for points, _, _ in placed]
         span = max(max(depth) - min(depth), 1e-6)
-        for i in sorted(range(len(placed)), key=lambda i: -depth[i]):
+        for i in sorted(range(len(placed)), key=lambda i: (self._geoms[i] in self._targets, -depth[i])):
             points, radius, colour = placed[i]
             pale = 0.4 * (depth[i] - min(depth)) / span if span > 0.02 else 0.0
             _fill(draw, points[:, :2], radius * self._scale, _mixed(colour, SKY, pale), EDGE)
@@ -114,7 +116,7 @@ class Bodies:
 
     def _project(self, points: Array, centre: Array) -> Array:
         """[n, 3] world -> [n, 3] pixels to the right, pixels down, and metres away."""
-        seen = (points - centre) @ self._axes.T
+        seen: Array = (points - centre) @ self._axes.T
         seen[:, 0] = 0.5 * self.size[0] * FINE + seen[:, 0] * self._scale
         seen[:, 1] = 0.5 * self.size[1] * FINE - seen[:, 1] * self._scale
         return seen

@@ -14,7 +14,7 @@ from envs.multi_objective import FruitTree, Regulator, SeaTreasure, rules
 from pbrl import pareto
 from pbrl.data.files import replacing
 
-from ..reports.morl_rows import FRONTS, GROWTH, MORL
+from ..reports.morl_rows import FRONTS, GROWTH, KNOWN, MORL
 from ..reports.rows import write_rows
 from .fronts import Result
 from .settings import EXTENSIONS, Plan, Task
@@ -36,7 +36,8 @@ def write(
         for row in front_rows(plan, result, firsts[plan.name], stills[plan.name], command)
     ]
     write_rows(folder / MORL, rows)
-    write_rows(folder / FRONTS, [row for plan, _, result in done for row in point_rows(plan, result)])
+    points = [row for plan in plans for row in known_rows(plan.task)]
+    write_rows(folder / FRONTS, points + [row for plan, _, result in done for row in point_rows(plan, result)])
     growth = [row for plan, way, result in done for row in growth_rows(plan, way, firsts[plan.name], result)]
     write_rows(folder / GROWTH, growth)
     with replacing(folder / "config.json") as temporary:
@@ -145,6 +146,16 @@ def point_rows(plan: Plan, result: Result) -> Iterator[dict[str, object]]:
                     "seed": seed,
                     "values": "|".join(f"{x:.6g}" for x in values),
                 }
+
+
+def known_rows(task: Task) -> Iterator[dict[str, object]]:
+    """A row per point of the known front; of a curve, so many that it looks like one."""
+    front = known_front(task)
+    if front is None:
+        return
+    front = front[pareto.non_dominated(front)] if len(front) < KNOWN_STEPS else front[:: KNOWN_STEPS // 50]
+    for values in front[np.argsort(front[:, 0])]:
+        yield {"agent": KNOWN, "env": task.env, "seed": 0, "values": "|".join(f"{x:.6g}" for x in values)}
 
 
 def growth_rows(plan: Plan, extension: str, first: Result, result: Result) -> Iterator[dict[str, object]]:

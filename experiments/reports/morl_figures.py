@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from pbrl.data.files import replacing
 from pbrl.figures import FAINT, PALETTE, STYLE
 
-from .morl_rows import Fronts, matching, numbers, read_fronts
+from .morl_rows import KNOWN, Fronts, numbers, read_fronts
+from .preference_rows import matching
 from .rows import number, whole
 
 FLAT, DEEP, MANY, ARCHIVES = "fronts_2d.png", "fronts_3d.png", "fronts_parallel.png", "growth_archive.png"
@@ -52,13 +53,16 @@ def _colours(study: Fronts) -> dict[str, str]:
 
 
 @contextmanager
-def _panels(path: Path, rows: int, columns: int, title: str, study: Fronts, **kind: Any) -> Iterator[list[list[Any]]]:
+def _panels(
+    path: Path, shape: tuple[int, int], title: str, colours: Mapping[str, str], *, width: float = 3.0, **kind: Any
+) -> Iterator[list[list[Any]]]:
     """Axes in rows and columns with one legend of the agents; written when the block has ended well."""
+    rows, columns = shape
     with rc_context({**STYLE, "axes.titlesize": 9, "axes.titlepad": 5, "font.size": 8}):
-        figure = Figure(figsize=(1.8 + 3.0 * max(columns, 2), 0.9 + 2.7 * rows), dpi=130)
+        figure = Figure(figsize=(1.8 + width * max(columns, 2), 0.9 + 2.7 * rows), dpi=130)
         FigureCanvasAgg(figure)
         yield figure.subplots(rows, columns, squeeze=False, **kind).tolist()
-        handles = [Line2D([], [], color=c, marker="o", ms=4, label=a) for a, c in _colours(study).items()]
+        handles = [Line2D([], [], color=c, marker="o", ms=4, label=a) for a, c in colours.items()]
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         figure.legend(handles=handles, loc="outside right center", frameon=False)
         figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
@@ -75,13 +79,17 @@ def _flat(study: Fronts, tasks: Sequence[str], path: Path) -> None:
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     title = "Fronts with two objectives (raw discounted returns; a marker per seed)"
-    with _panels(path, rows, columns, title, study) as grid:
+    with _panels(path, (rows, columns), title, _colours(study)) as grid:
         for place in range(rows * columns):
             axes = grid[place // columns][place % columns]
             if place >= len(tasks):
                 axes.set_visible(False)
                 continue
             env = tasks[place]
+            known = study.front(env=env, agent=KNOWN)
+            if len(known):
+                axes.plot(known[:, 0], known[:, 1], color="#BBBBBB", lw=4, marker="o", ms=6, zorder=1)
+                axes.annotate("known front", known[0], fontsize=7, color="#777777")
             for agent, colour in _colours(study).items():
                 for seed, marker in zip(_seeds(study), _MARKERS * len(_seeds(study))):
                     points = study.front(env=env, agent=agent, seed=seed)
@@ -99,7 +107,7 @@ def _flat(study: Fronts, tasks: Sequence[str], path: Path) -> None:
 def _deep(study: Fronts, tasks: Sequence[str], path: Path) -> None:
     """A cube per task."""
     title = "Fronts with three objectives (raw discounted returns)"
-    with _panels(path, 1, len(tasks), title, study, subplot_kw={"projection": "3d"}) as grid:
+    with _panels(path, (1, len(tasks)), title, _colours(study), subplot_kw={"projection": "3d"}) as grid:
         for env, axes in zip(tasks, grid[0]):
             for agent, colour in _colours(study).items():
                 points = study.front(env=env, agent=agent)
@@ -116,7 +124,7 @@ def _parallel(study: Fronts, tasks: Sequence[str], path: Path) -> None:
     """A row per task, a panel per agent, a line per point of the first seed."""
     agents, seed = study.agents, _seeds(study)[0]
     title = f"Fronts with more than three objectives, seed {seed}: a line per point"
-    with _panels(path, len(tasks), len(agents), title, study, sharey="row") as grid:
+    with _panels(path, (len(tasks), len(agents)), title, _colours(study), sharey="row") as grid:
         for env, line in zip(tasks, grid):
             objectives = np.arange(1, study.objectives(env) + 1)
             for agent, axes in zip(agents, line):
@@ -134,14 +142,14 @@ def _growth(study: Fronts, path: Path) -> None:
     """Two rows of panels, a column per task: hypervolume and number of archived policies against steps."""
     title = "Archives in training, by their own account: mean over seeds, and their range"
     looks = (("hypervolume", "hypervolume"), ("points", "policies"))
-    with _panels(path, 2, len(study.tasks), title, study, sharex="col") as grid:
+    kept = {row["agent"] for row in study.growth}
+    colours = {agent: colour for agent, colour in _colours(study).items() if agent in kept}
+    with _panels(path, (2, len(study.tasks)), title, colours, width=2.3, sharex="col") as grid:
         for (column, label), line in zip(looks, grid):
             for env, axes in zip(study.tasks, line):
-                for agent, colour in _colours(study).items():
+                for agent, colour in colours.items():
                     rows = matching(study.growth, env=env, agent=agent)
                     steps = sorted({whole(row, "env_steps") for row in rows})
-                    if not steps:
-                        continue
                     values = [[number(row, column) for row in matching(tuple(rows), env_steps=x)] for x in steps]
                     axes.fill_between(steps, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.12)
                     axes.plot(steps, [float(np.mean(one)) for one in values], color=colour, lw=1.3)

@@ -18,6 +18,7 @@ def findings(study: Fronts) -> list[str]:
         _beside(study, EXTENDED, LAGRANGIAN, "The barrier, beside the Lagrangian,"),
         _beside(study, EXTENDED, SWEEP, "C-MORL, beside the last policies of the fixed-weight sweep,"),
         _known(study),
+        _drawn(study),
         _still(study),
         _served(study),
     ]
@@ -52,6 +53,18 @@ def _known(study: Fronts) -> str:
         best = max(shares, key=lambda agent: shares[agent])
         parts.append(f"{100 * shares[best]:.1f} % on {env} ({best})")
     return f"Of the hypervolume of the known fronts, the best way's mean reaches {listed(parts)}." if parts else ""
+
+
+def _drawn(study: Fronts) -> str:
+    """What the sets are worth when actions are drawn as in training, where that was measured."""
+    parts = []
+    for env in study.tasks:
+        for agent in study.agents:
+            values = study.values("drawn_hypervolume", env=env, agent=agent)
+            if values and all(map(math.isfinite, values)):
+                parts.append(f"{short(sum(values) / len(values))} for {agent} on {env}")
+    told = "With actions drawn as in training (limits may be held by chance moves), the mean hypervolume is"
+    return f"{told} {listed(parts)}." if parts else ""
 
 
 def _still(study: Fronts) -> str:

@@ -46,7 +46,7 @@ def _design(study: Fronts) -> str:
         "extension keeps an archive of what these were on the way. c_morl ends that after about 60 % of the steps and "
         "extends policies of the archive, one objective at a time, while the others hold their limits: by the log "
         "barrier, or by multipliers (lagrangian). All four share the first stage of equal seeds bit for bit. The "
-        "budgets are small, so that the MuJoCo fronts are far from what these methods can reach."
+        "budgets are small, so that the fronts of the MuJoCo tasks are far from what these methods can reach."
     )
 
 

@@ -15,6 +15,8 @@ from .preference_rows import matching
 from .rows import Row, number, numeric, read_rows
 
 MORL, FRONTS, GROWTH = "morl.csv", "fronts.csv", "growth.csv"
+KNOWN = "known front"
+"""Whose points these are where the best front is known."""
 QUALITIES = ("hypervolume", "expected_utility", "served_utility", "sparsity")
 
 
@@ -24,7 +26,7 @@ class Fronts:
 
     Attributes:
         rows: a row per agent, task and seed.
-        points: a row per point of a front.
+        points: a row per point of a front, and of known fronts.
         growth: a row per look at an archive on the way.
     """
 
