@@ -44,6 +44,11 @@ def at(key: str, row: int, value: float) -> Edit:
     return edit
 
 
+def several_rewards(file: h5py.File) -> None:
+    put("rewards", np.ones((120, 3), np.float32))(file)
+    file["metadata"].attrs["json"] = json.dumps({"name": "x", "env": "", "info": {}})
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one good data set and many bad files."""
@@ -57,7 +62,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "zero": put("rewards", np.zeros(120, np.float32)),
         "short": put("rewards", np.ones(119, np.float32)),
         "flat": put("observations", np.zeros(120, np.float32)),
-        "objectives": put("rewards", np.ones((120, 3), np.float32)),
+        "objectives": several_rewards,
+        "more_than_played": put("rewards", np.ones((120, 3), np.float32)),
         "float_flags": put("terminals", np.zeros(120, np.float32)),
         "metadata": lambda file: file["metadata"].attrs.__setitem__("json", "{"),
         "simulator": lambda file: file["metadata"].attrs.__setitem__(
@@ -128,6 +134,7 @@ CASES = [
     ("train cpl --dataset {files}/short.hdf5", "rew has 119 rows", "expected 120"),
     ("train cpl --dataset {files}/flat.hdf5", "obs has shape [120]", "expected 2 axes"),
     ("train cpl --dataset {files}/objectives.hdf5", "3 per step", "weigh them into one"),
+    ("train cpl --dataset {files}/more_than_played.hdf5", "PointMass-v0 has 1 reward per step", "expected 3"),
     ("train cpl --dataset {files}/float_flags.hdf5", "term has dtype float32", "expected bool"),
     ("train cpl --dataset {files}/metadata.hdf5", "metadata is damaged", "expected JSON"),
     # simulators

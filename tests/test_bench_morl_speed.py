@@ -10,7 +10,8 @@ from experiments.bench_morl_speed import SpeedOptions, speed
 from experiments.cli import main
 
 
-def test_both_play_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_play_and_learn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # a narrow table breaks its titles
     row = speed(SpeedOptions(seconds=0.01, policies=2, seeds=2, environments=2, steps=8, batch_size=8, epochs=1))
     assert row.ratio == pytest.approx(row.stack_per_s / row.loop_per_s, rel=0.05)
     assert row.cpu_ratio == pytest.approx(row.loop_cpu_us / row.stack_cpu_us, rel=0.05)
