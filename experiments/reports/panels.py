@@ -19,11 +19,11 @@ LOWEST = -50.0  # score
 
 @contextmanager
 def panelled(
-    path: Path, rows: Sequence[str], columns: Sequence[str], title: str, *, shared: bool = True
+    path: Path, rows: Sequence[str], columns: Sequence[str], title: str, *, below: str = "", shared: bool = True
 ) -> Iterator[dict[tuple[str, str], Axes]]:
     """A panel for each of the ``rows`` x ``columns``; the figure is written when the block has ended well.
 
-    ``shared``: all panels have the same horizontal axis.
+    ``below``: what the horizontal axes are. ``shared``: all panels have the same horizontal axis.
     """
     with rc_context({**STYLE, "axes.titlesize": 9, "axes.titlepad": 5, "font.size": 8}):
         figure = Figure(figsize=(1.2 + 2.3 * max(len(columns), 2), 1.2 + 2.0 * len(rows)), dpi=130)
@@ -35,6 +35,8 @@ def panelled(
             axes.set_title(column if row == rows[0] else "")
             if column == columns[0]:
                 axes.set_ylabel(row)
+            if row == rows[-1]:
+                axes.set_xlabel(below)
         yield panels
         handles, labels = [], []
         for axes in panels.values():
@@ -43,8 +45,9 @@ def panelled(
                     handles.append(handle)
                     labels.append(label)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
-        figure.tight_layout(rect=(0, 0, 1 - 0.9 / figure.get_figwidth(), 1))
+        legend = figure.legend(handles, labels, loc="center right", frameon=False)
+        room = legend.get_window_extent().width / figure.bbox.width
+        figure.tight_layout(rect=(0, 0, 1 - room, 1))
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
 

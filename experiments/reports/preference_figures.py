@@ -45,7 +45,8 @@ def _budgets(study: Study, path: Path) -> None:
     """Scores against numbers of labels; references do not depend on them."""
     colours = _colours(study)
     title = "Score against labelled pairs (no faults): IQM over seeds, 95 % interval"
-    with panelled(path, list(map(words, study.labels)), list(map(short, study.datasets)), title) as panels:
+    rows, columns = list(map(words, study.labels)), list(map(short, study.datasets))
+    with panelled(path, rows, columns, title, below="labelled pairs") as panels:
         for labels in study.labels:
             for dataset in study.datasets:
                 axes = panels[words(labels), short(dataset)]
@@ -82,17 +83,18 @@ def _curves(study: Study, path: Path) -> None:
     most = study.budgets[-1] if study.budgets else 0
     labelled = study.labels or ["none"]
     title = f"Score in training with {most} labelled pairs (no faults): IQM over seeds, 95 % interval"
-    with panelled(path, list(map(words, labelled)), list(map(short, study.datasets)), title) as panels:
+    rows, columns = list(map(words, labelled)), list(map(short, study.datasets))
+    with panelled(path, rows, columns, title, below="updates") as panels:
         for labels in labelled:
             for dataset in study.datasets:
                 for agent, colour in colours.items():
-                    rows = [
+                    found = [
                         row
                         for row in matching(study.curves, agent=agent, dataset=dataset, noise="none")
                         if row["labels"] in UNLABELLED or (row["labels"], row["budget"]) == (labels, str(most))
                     ]
-                    if rows:
-                        _band(panels[words(labels), short(dataset)], rows, colour, agent)
+                    if found:
+                        _band(panels[words(labels), short(dataset)], found, colour, agent)
                 cut(panels[words(labels), short(dataset)])
 
 
@@ -127,17 +129,18 @@ def _accuracy(study: Study, path: Path) -> None:
 def _odds(study: Study, path: Path) -> None:
     """Predicted probability of the choice against how often the labeler agrees: all tasks, by number of labels."""
     colours = _colours(study)
-    title, columns = "Predicted probability and how often it comes true (all tasks, no faults)", study.budgets
-    with panelled(path, list(map(words, study.labels)), [f"{budget} pairs" for budget in columns], title) as panels:
+    title = "Predicted probability and how often it comes true (all tasks, no faults)"
+    rows, columns = list(map(words, study.labels)), [f"{budget} pairs" for budget in study.budgets]
+    with panelled(path, rows, columns, title, below="predicted") as panels:
         for labels in study.labels:
             for budget in study.budgets:
                 axes = panels[words(labels), f"{budget} pairs"]
                 axes.plot([0.5, 1], [0.5, 1], color="#888888", lw=0.8, ls=(0, (4, 3)))
                 for agent, colour in colours.items():
-                    rows = matching(study.odds, agent=agent, labels=labels, budget=budget, noise="none")
+                    found = matching(study.odds, agent=agent, labels=labels, budget=budget, noise="none")
                     points = []
-                    for place in sorted({whole(row, "bin") for row in rows}):
-                        mine = [row for row in rows if whole(row, "bin") == place]
+                    for place in sorted({whole(row, "bin") for row in found}):
+                        mine = [row for row in found if whole(row, "bin") == place]
                         count = np.array([whole(row, "count") for row in mine])
                         mean = [
                             np.average([number(row, c) for row in mine], weights=count)
