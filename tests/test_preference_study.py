@@ -391,6 +391,17 @@ def sentence(found: Study, part: str) -> str:
     return told
 
 
+def test_which_to_pick_counts_tasks_on_which_nobody_is_above() -> None:
+    found = made(
+        ("cpl", "regret", 50, 60.0),
+        ("ipl", "regret", 50, 60.2),  # the intervals overlap
+        ("sft", "regret", 50, 50.0),
+        ("iql", "true_reward", 0, 90.0),  # learns from something else
+    )
+    assert "of 1 tasks, with 50 labels" in sentence(found, "Which to pick")
+    assert sentence(found, "Which to pick").endswith("with regret labels cpl 1, ipl 1 and sft 0.")
+
+
 def test_p_iql_beside_iql() -> None:
     found = made(("p_iql", "partial_return", 50, 80.0), ("iql", "true_reward", 0, 100.0))
     assert "80 % on a x; that is 90 % or more on 0 of 1 tasks" in sentence(found, "P-IQL with 50")

@@ -20,6 +20,7 @@ def findings(study: Study) -> list[str]:
     if not study.budgets:
         return []
     told = [
+        _unbeaten(study),
         _reward_learning(study),
         _contrast(study),
         _against_cloning(study),
@@ -48,6 +49,24 @@ def order(one: Interval, other: Interval) -> str:
 def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _unbeaten(study: Study) -> str:
+    """Which agent to pick: on how many tasks nobody who learns from the same labels is above."""
+    most, parts = study.budgets[-1], []
+    for labels in study.labels:
+        counts = dict.fromkeys(_labelled(study), 0)
+        for dataset in study.datasets:
+            scores = {agent: _score(study, agent, dataset, labels, most) for agent in counts}
+            scores = {agent: score for agent, score in scores.items() if math.isfinite(score.low)}
+            for agent, score in scores.items():
+                counts[agent] += all(order(other, score) != "above" for other in scores.values())
+        ranked = sorted(counts, key=lambda agent: -counts[agent])
+        parts.append(f"with {words(labels)} labels {listed([f'{agent} {counts[agent]}' for agent in ranked])}")
+    return (
+        f"Which to pick: of {len(study.datasets)} tasks, with {most} labels, the number on which no other agent's "
+        f"interval lies above (a wide interval helps): {'; '.join(parts)}."
+    )
 
 
 def _reward_learning(study: Study) -> str:
@@ -126,11 +145,8 @@ def _labels(study: Study) -> str:
             told.setdefault(order(*pair), []).append(agent)
     texts = {"above": "higher with regret labels", "below": "higher with partial-return labels"}
     texts["level"] = "not told apart by the kind of labels"
-    return (
-        f"Over the tasks with all budgets, scores with {study.budgets[-1]} labels are {_sides(told, texts)}."
-        if told
-        else ""
-    )
+    over = f"Over the {len(study.thorough)} tasks with all budgets"
+    return f"{over}, scores with {study.budgets[-1]} labels are {_sides(told, texts)}." if told else ""
 
 
 def _budgets(study: Study) -> str:
@@ -147,11 +163,8 @@ def _budgets(study: Study) -> str:
                 change = "" if side == "level" else f", {pair[1].point:.0f} to {pair[0].point:.0f}"
                 told.setdefault(side, []).append(f"{agent} ({what}{change})")
     texts = {"above": "higher", "below": "lower", "level": "not told apart"}
-    return (
-        f"Over the tasks with all budgets, scores with {most} labels instead of {few} are {_sides(told, texts)}."
-        if told
-        else ""
-    )
+    over = f"Over the {len(study.thorough)} tasks with all budgets"
+    return f"{over}, scores with {most} labels instead of {few} are {_sides(told, texts)}." if told else ""
 
 
 def _faults(study: Study) -> str:
