@@ -200,5 +200,5 @@ def test_customary_references_fit_their_problems() -> None:
 
 
 def test_grids_of_weights_stay_small() -> None:
-    assert [fronts.weight_steps(k) for k in (2, 6)] == [100, 10]
+    assert [fronts.weight_steps(k) for k in (2, 6)] == [100, 11]
     assert all(len(pareto.simplex_grid(k, fronts.weight_steps(k))) <= fronts.GRID for k in range(2, 10))

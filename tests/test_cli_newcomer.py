@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
@@ -38,8 +37,7 @@ def test_foresight_beyond_the_longest_episode(tmp_path: Path, capsys: pytest.Cap
         "--width",
         "4",
     ]
-    words += ["--layers", "1", "--pairs", "20", "--segment-length", "3", "--out", str(tmp_path), "--episodes", "0"]
-    words += ["--batch-size", "4", "--threads", "1"]
+    words += ["--layers", "1", "--out", str(tmp_path), "--episodes", "0", "--batch-size", "4", "--threads", "1"]
     found = said(capsys, *words, "--foresight", "11")
     assert "foresight is 11, expected at most 10: the steps of the data's longest episode" in found
     assert cli.main([*words, "--foresight", "10"]) == 0
@@ -106,11 +104,8 @@ def test_the_example_of_an_agents_help_is_one_that_it_can_learn_by(
 ) -> None:
     """Its options parse, and name a simulator for those who learn from what they do there."""
     assert cli.main(["train", name, "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    example = shlex.split(text.split(f"Example: pbrl train {name} ", 1)[1])[:4]
-    options = parse(
-        agents.find(name), [word for word in example if word.startswith("--") or "/" in word or word[-1:].isdigit()]
-    ).options
+    paragraph = capsys.readouterr().out.split(f"Example: pbrl train {name} ", 1)[1].split("\n\n", 1)[0]
+    options = parse(agents.find(name), paragraph.split()).options
     plays = {"c_morl", "mdpo", "mdpo_off_policy", "pebble", "ppo", "sac", "spo", "td3"}
     if agents.find(name).family != "multi_objective":
         assert (options.data.dataset is None) == (name in plays)

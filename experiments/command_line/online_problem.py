@@ -69,7 +69,7 @@ def check_learner(learner: Learner, agent: str, config: Any, options: TrainOptio
     """Raise InputError unless the agent can learn from what it is going to get: data, a simulator, or both."""
     wants, online = set(learner.wants()), options.online
     objectives = spec_of_simulator(options.data.env).objectives if online.env_steps and options.data.env else 1
-    if objectives > 1 and not isinstance(learner, Weighing):
+    if objectives > 1 and (not isinstance(learner, Weighing) or isinstance(learner, Compared)):
         found = f"{options.data.env} has {objectives} rewards per step"
         raise InputError(f"{agent} learns from one reward and {found}, expected an agent such as ppo, mdpo or c_morl")
     if online.env_steps and options.data.env and (wants != {"rollout"} or isinstance(learner, Compared)):
