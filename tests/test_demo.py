@@ -316,6 +316,8 @@ def test_readme_agrees_with_its_sources() -> None:
     """If this fails: python -m experiments.reports.tables."""
     text = (tables.ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.fill(text, tables.generated()) == text
+    for path, page in tables.pages().items():
+        assert path.read_text(encoding="utf-8") == page, path.name
     with pytest.raises(InputError, match="begin demo"):
         tables.fill("nothing", {"demo": "part"})
 

@@ -454,14 +454,17 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
     assert {path.name for path in tmp_path.iterdir()} == set(study_parts.STUDY_FILES.values())
-    part = study_parts.preferences_part(tmp_path)
+    part, page = study_parts.preferences_part(tmp_path), study_parts.preferences_page(tmp_path, tmp_path / "docs")
     found = read_study(folder)
+    assert all(cell in part for line in task_table(found).rows for cell in line)
     for table in (task_table(found), budget_table(found), accuracy_table(found)):
-        assert all(cell in part for line in table.rows for cell in line)
+        assert all(cell in page for line in table.rows for cell in line)
     for text in preference_findings.findings(found):
         assert text in part
-    for name in ("budgets.png", "odds.png", "curves.png"):
-        assert f"(experiments/results/preferences_{name})" in part
+        assert text in page
+    assert "(experiments/results/preferences_budgets.png)" in part
+    for name in ("budgets.png", "odds.png", "curves.png", "accuracy.png"):
+        assert f"(../preferences_{name})" in page
     with pytest.raises(InputError, match=r"results\.csv: unreadable"):
         tables.take_over(tmp_path / "nothing")
 

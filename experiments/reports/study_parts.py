@@ -1,8 +1,9 @@
-"""The README's parts on the preference study and on human answers, made from their tables; headings included."""
+"""The preference study's README part and page, and the README's part on human answers; headings included."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from .human_tables import agreement_table, human_findings, read_human
@@ -13,17 +14,23 @@ from .preference_rows import Study, read_study, short
 from .preference_tables import accuracy_table, budget_table, task_table
 from .rows import Row, read_rows
 
-PREFIX = "preferences_"
+PREFIX, PAGE = "preferences_", "preferences.md"
 SEARCH = "preferences_search.csv"
 STUDY_FILES = {
     "preferences.csv": "preferences.csv",
     **{name: f"{PREFIX}{name}" for name in ("curves.csv", "gaps.csv", "odds.csv", BUDGETS, CURVES, ACCURACY, ODDS)},
 }
 """What the study's folder holds -> its name among the committed results."""
+CAPTIONS = {
+    BUDGETS: "Score against the number of labelled pairs, by task and kind of labels",
+    CURVES: "Scores in training with the most labels",
+    ACCURACY: "Share of held-out pairs ordered as the labeler orders them, by how close the call is",
+    ODDS: "Predicted probability of a preference and how often it comes true",
+}
 
 
 def preferences_part(results: Path) -> str:
-    """The study, from ``preferences.csv`` and the tables beside it.
+    """What the README says of the study, from ``preferences.csv`` and the tables beside it.
 
     Raises:
         InputError: a table is missing or damaged.
@@ -33,16 +40,38 @@ def preferences_part(results: Path) -> str:
         "## Which preference method to pick",
         _design(study),
         markdown_table(task_table(study)),
-        _picture(results, BUDGETS, "Score against the number of labelled pairs, by task and kind of labels"),
+        _findings(study),
+        _picture(results, BUDGETS),
+        f"Faulty answers, fewer pairs, held-out accuracy, curves and settings: [docs/{PAGE}](docs/{PAGE}).",
+        _source(study),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def preferences_page(results: Path, folder: Path) -> str:
+    """The whole study, for a page in ``folder``.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    study = read_study(results, PREFIX)
+    root = f"{Path(os.path.relpath(results, folder)).as_posix()}/"
+    blocks = [
+        "# Which preference method to pick",
+        _design(study),
+        "## With the most labels",
+        markdown_table(task_table(study)),
+        _findings(study),
+        _picture(results, CURVES, root),
+        "## Fewer labels, and wrong ones",
+        _picture(results, BUDGETS, root),
         markdown_table(budget_table(study)),
-        "\n".join(f"- {sentence}" for sentence in findings(study)),
     ]
     if study.gaps:
-        blocks += ["How often an agent orders held-out pairs as the labeler does, and how good its odds are:"]
-        blocks += [markdown_table(accuracy_table(study))]
-        blocks += [_picture(results, ODDS, "Predicted probability of a preference and how often it comes true")]
-    blocks += [_picture(results, CURVES, "Scores in training with the most labels"), _settings(results), _source(study)]
-    return "\n\n".join(block for block in blocks if block)
+        blocks += ["## Held-out pairs", markdown_table(accuracy_table(study)), _picture(results, ACCURACY, root)]
+        blocks += [_picture(results, ODDS, root)]
+    blocks += ["## Where this comes from", _settings(results), _source(study)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def human_part(results: Path) -> str:
@@ -65,8 +94,12 @@ def human_part(results: Path) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _picture(results: Path, name: str, caption: str) -> str:
-    return f"![{caption}](experiments/results/{PREFIX}{name})" if (results / f"{PREFIX}{name}").is_file() else ""
+def _picture(results: Path, name: str, root: str = "experiments/results/") -> str:
+    return f"![{CAPTIONS[name]}]({root}{PREFIX}{name})" if (results / f"{PREFIX}{name}").is_file() else ""
+
+
+def _findings(study: Study) -> str:
+    return "\n".join(f"- {sentence}" for sentence in findings(study))
 
 
 def _design(study: Study) -> str:

@@ -1,10 +1,10 @@
-"""The README's tables and findings, made from files.
+"""The README's tables and findings, and the pages of ``docs/`` on studies and theory, made from files.
 
 ``python -m experiments.reports.tables`` writes the README anew between its markers: the demo's table from
 ``experiments/results/demo.csv`` and ``demo_labels.csv``, the list of agents from ``agents/``, and the studies' sections
 from their files there. With the folder of a demo, of ``pbrl bench preferences`` (or its search), ``offline``,
 ``offline-to-online``, ``morl`` or ``human-labels`` (``python -m experiments.reports.tables runs/demo``), or of
-``pbrl check``, it takes those results over first. From the last it also makes ``docs/theory.md``.
+``pbrl check``, it takes those results over first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .page import Table, markdown_table
 from .preference_rows import read_study
 from .rows import read_labels, read_results
 from .score_tables import accuracy_table, score_table, words
-from .study_parts import SEARCH, STUDY_FILES, human_part, preferences_part
+from .study_parts import PAGE, SEARCH, STUDY_FILES, human_part, preferences_page, preferences_part
 from .theory import CHECKS, checks_part, take_checks, theory_page
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,17 @@ def generated() -> dict[str, str]:
     made["morl"] = (MORL, fronts_part)
     made["offline_to_online"] = ("offline_to_online.csv", online_part)
     return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
+
+
+def pages() -> dict[Path, str]:
+    """The pages of ``docs/`` that are made from results.
+
+    Raises:
+        InputError: a result file is damaged.
+    """
+    folder = ROOT / "docs"
+    made = {"theory.md": (CHECKS, theory_page), PAGE: ("preferences.csv", preferences_page)}
+    return {folder / name: page(RESULTS, folder) for name, (file, page) in made.items() if (RESULTS / file).is_file()}
 
 
 def fill(text: str, parts: Mapping[str, str]) -> str:
@@ -127,11 +138,10 @@ def main() -> None:
     """Write the README's generated parts."""
     if len(sys.argv) > 1:
         take_over(Path(sys.argv[1]))
-    if (RESULTS / CHECKS).is_file():
-        page = ROOT / "docs" / "theory.md"
-        page.parent.mkdir(exist_ok=True)
-        with replacing(page) as temporary:
-            temporary.write_text(theory_page(RESULTS, page.parent), encoding="utf-8")
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     path = ROOT / "README.md"
     with replacing(path) as temporary:
         temporary.write_text(fill(path.read_text(encoding="utf-8"), generated()), encoding="utf-8")
