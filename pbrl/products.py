@@ -5,7 +5,8 @@
 The choice depends on shapes and on the machine alone, never on a timing, so that a run repeats its own bits:
 - "batched": one ``baddbmm``. Best while a member has few rows, on a GPU, and in float64.
 - "each": one product per member. On a CPU with many rows the activations of one member then stay in cache.
-- "onednn": one oneDNN product per member. On the AMD processor that was tried, MKL (torch's choice) took twice as long.
+- "onednn": one oneDNN product per member, where it is large. On the AMD processors that were tried, MKL (torch's
+  choice) took up to twice as long there; small products pay for a call each: three times, at 64 rows of 64x64.
 - "bf16": operands rounded to bfloat16, result float32. Only after ``set_precision("bf16")``.
 """
 
@@ -22,6 +23,7 @@ Kernel = Literal["batched", "each", "onednn", "bf16"]
 
 _FEW_ROWS = 1024
 _WIDE = 64  # below this many inputs or outputs a product costs less than what a special kernel adds
+_LARGE = 1 << 21  # rows times inputs times outputs from which oneDNN repays a call per member
 _precision: Precision = "float32"
 
 
@@ -53,7 +55,7 @@ def kernel(rows: int, size_in: int, size_out: int, dtype: torch.dtype, device: s
         return "bf16"
     if device != "cpu":
         return "batched"
-    if wide and _ONEDNN:
+    if wide and _ONEDNN and rows * size_in * size_out >= _LARGE:
         return "onednn"
     return "batched" if rows <= _FEW_ROWS else "each"
 

@@ -12,7 +12,7 @@ in torch as uint64 does in C; only the right shift has to be made logical by a m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -57,6 +57,11 @@ def keys(seeds: Sequence[int] | Tensor, device: torch.device | str | None = None
     return _mix(_mix(seed + _GOLDEN) ^ _FOLD)
 
 
+# torch.compile cannot look into hashes.
+_constant: Callable[[Callable[[str], int]], Callable[[str], int]] = torch.compiler.assume_constant_result
+
+
+@_constant
 def purpose(word: str) -> int:
     """The number of a purpose: 63 bits of its blake2b hash, the same in every process and version."""
     return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little") >> 1

@@ -241,7 +241,7 @@ def test_compiled_equals_eager() -> None:
     x = inputs(3, 7, 5)
 
     def objective(x: Tensor, key: Tensor) -> Tensor:
-        out: Tensor = stack(x + rng.normal(key, 7, 5, dtype=DOUBLE), key)
+        out: Tensor = stack(x + rng.normal(rng.fold(key, "noise", 3), 7, 5, dtype=DOUBLE), key)
         return out.square().sum()
 
     fast = compiled(objective, True)

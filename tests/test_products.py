@@ -60,6 +60,8 @@ def test_every_kernel_is_the_affine_map(
         (1025, (256, 256), torch.float32, "cpu", False, "each"),
         (1025, (256, 256), torch.float64, "cpu", True, "each"),
         (256, (256, 256), torch.float32, "cpu", True, "onednn"),
+        (511, (64, 64), torch.float32, "cpu", True, "batched"),
+        (512, (64, 64), torch.float32, "cpu", True, "onednn"),
         (256, (11, 256), torch.float32, "cpu", True, "batched"),
         (256, (256, 1), torch.float32, "cpu", True, "batched"),
         (5000, (256, 256), torch.float32, "cuda", False, "batched"),

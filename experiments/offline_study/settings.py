@@ -112,7 +112,7 @@ class Scale:
 
 
 PAPER = Scale("paper")
-FULL = Scale("small", updates=2000, evaluations=4, episodes=5, hidden=(64, 64), transitions=64)
+FULL = Scale("small", updates=15_000, evaluations=5, hidden=(64, 64), transitions=64)
 QUICK = dataclasses.replace(FULL, updates=200, evaluations=2, episodes=2)
 
 UPDATES = {"sac_n": 3_000_000, "edac": 3_000_000}
@@ -162,9 +162,9 @@ SMALL: dict[str, dict[str, dict[str, Any]]] = {
 }
 SMALL_CHANGES = (
     "A small budget changes what is published in this: all learn at 1e-3 in place of 3e-4 and normalise observations; "
-    "target critics follow at 0.02 in place of 0.005, at which values had got but a tenth of the way in a trial of "
-    "TD3+BC and IQL (other seeds, 100 and 101, whose scores did not tell the two apart); CQL's policy learns at 3e-4 "
-    "in place of 3e-5, with 3 x 4 actions in the gap in place of 3 x 10; A2PR's autoencoder is as narrow as the rest; "
+    "target critics follow at 0.02 in place of 0.005, at which values had got but a tenth of the way after 3,000 "
+    "updates of TD3+BC and IQL (a trial of other seeds, 100 and 101); CQL's policy learns at 3e-4 in place of 3e-5, "
+    "with 3 x 4 actions in the gap in place of 3 x 10; A2PR's autoencoder is as narrow as the rest; "
     "and on Hopper SAC-N has 10 critics in place of 200 to 500, and EDAC 10 in place of 50."
 )
 """What ``SMALL`` and ``agent_config`` do, beside widths and batch size, in words."""
