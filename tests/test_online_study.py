@@ -107,7 +107,7 @@ def test_a_row_per_member_whose_numbers_are_those_of_its_run(folder: Path) -> No
         for name in ("offline", "dip", "last", "best"):
             assert float(row[f"score_{name}"]) == pytest.approx(getattr(found, name)[int(row["seed"])], abs=1e-3)
         assert float(row["regret"]) == pytest.approx(found.regret[int(row["seed"])], abs=1e-3)
-        assert int(row["env_steps"]) == steps[-1] == (60 if row["agent"] == "uni_o4" else 50)  # whole rollouts
+        assert int(row["env_steps"]) == steps[-1] == (72 if row["agent"] == "uni_o4" else 50)  # whole rollouts
     assert {row["agent"]: row["replay"] for row in rows} == {
         "ro2o": "empty",
         "uni_o4": "own rollouts",

@@ -43,7 +43,7 @@ class Task:
 
 
 def _locomotion(name: str, env: str, tier: str) -> Task:
-    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 3000, 5000, 5, name)
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 10_000, 10_000, 5, name)
 
 
 TASKS: dict[str, Task] = {
@@ -69,8 +69,8 @@ class Scale:
         share: of the tasks' counts.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    evaluations: int = 5
+    seeds: tuple[int, ...] = (20, 21, 22, 23, 24)
+    evaluations: int = 10
     small: bool = True
     share: float = 1.0
 
@@ -84,7 +84,7 @@ class Scale:
 PUBLISHED = {"ro2o": (2_500_000, 250_000), "uni_o4": (2_010_000, 1_000_000)}
 """Updates and environment steps of those that do not make a million of each."""
 FULL = Scale()
-QUICK = Scale(share=0.2)
+QUICK = Scale(evaluations=5, share=0.2)
 PAPER = Scale(evaluations=100, small=False)
 """Days of two cores."""
 
@@ -121,11 +121,11 @@ def settings(agent: str, task: Task, scale: Scale) -> dict[str, object]:
         wanted |= {**_NETS, **_SMALL[agent]}
         if agent == "ro2o":  # falls as far as over the published run
             wanted |= {"ood_decay": 0.9 / (updates + env_steps)}
-        if agent == "uni_o4":  # half of the updates on data for each stage; two rollouts between evaluations
+        if agent == "uni_o4":  # half of the updates on data for each stage; a rollout between evaluations
             fitting, environments = updates // 2, 2
             improving = updates - fitting
             wanted |= {"fitting_updates": fitting, "improve_updates": improving, "select_every": improving // 10}
-            wanted |= {"environments": environments, "steps": max(1, every // (2 * environments))}
+            wanted |= {"environments": environments, "steps": max(1, every // environments)}
     return wanted
 
 
@@ -140,7 +140,6 @@ def words(agent: str, task: Task, scale: Scale) -> list[str]:
         "eval_every_steps": max(1, env_steps // scale.evaluations),
         "episodes": task.episodes if scale.small else 10,
         "seed": scale.seeds,
-        "compile": "off" if scale.small else "auto",
         **PROTOCOL[agent],
         **settings(agent, task, scale),
     }
