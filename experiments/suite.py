@@ -20,7 +20,7 @@ from .reports.page import Block, Figure, Page, Section, Table, Text, html, markd
 ORIGINS: dict[Provenance, str] = {
     "paper": "the paper's own",
     "derived": "proved in the check's file or the dossier",
-    "practical": "a tolerance or size of ours, which may have been set after first runs: no theorem says this number",
+    "practical": "a tolerance of ours, which no theorem gives and which was set with first outcomes in sight",
 }
 HEADER = ("check", "paper", "claim", "verdict", "control", "statistic", "interval", "bound", "slack", "seconds")
 
@@ -147,6 +147,7 @@ def explain(check: Check) -> list[str]:
         f"Assumptions: {needs}",
         f"Bound: {sign} {check.bound:g} ({check.provenance}: {origin}): {check.bound_says}",
         f"Control, which must FAIL: {check.control.what}",
+        *([f"Set after looking at outcomes: {check.after_looking}"] if check.after_looking else []),
         f"Size: {check.size}",
     ]
 

@@ -31,9 +31,14 @@ BOUND = 1.5
 
 LINEAR = random_linear(10, 3, 3, 6, seed=1, concentration=0.03, reward=BOUND)
 """Nearly deterministic, so that a learner who does not explore sees the same two trajectories again and again. It was
-chosen for that: where transitions are noisier, their noise explores by itself and randomisation is hardly missed."""
+chosen for that: with concentration 1 the transitions' own noise explores, and randomisation is not missed."""
 SPEC = DuelingSpec(LINEAR.features, LINEAR.horizon, BOUND)
 SETTING = "linear MDP S10 A3 H3 d6, nearly deterministic; answers by sigmoid of the difference of returns"
+_INSTANCE = (
+    "the instance, nearly deterministic: with transitions of Dirichlet concentration 0.03 (this one), 0.1, 0.3 and 1 "
+    "16, 18, 20 and 0 of 20 seeds stay without randomisation, and none with it"
+)
+_SMALLER = "seeds and rounds were made fewer, to fit the standard tier"
 
 
 @cache
@@ -83,6 +88,7 @@ PL1 = Check(
         lambda trial: _over_horizons(trial, "regret", STILL, 0.0),
     ),
     size="standard",
+    after_looking=f"{_INSTANCE}; {_SMALLER}",
 )
 
 PL2 = Check(
@@ -97,6 +103,7 @@ PL2 = Check(
     statistic=lambda trial: _over_horizons(trial, "questions", ASKING, BETA),
     control=Control("asking in every round", lambda trial: _over_horizons(trial, "questions", EVERY, 0.0)),
     size="standard",
+    after_looking=_SMALLER,
 )
 
 EPSILONS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.0)
@@ -165,6 +172,7 @@ PL4 = Check(
     size="standard",
     at_least=True,
     figure=_draw,
+    after_looking=_SMALLER,
 )
 
 
@@ -192,7 +200,7 @@ PL6 = Check(
     assumptions=("both rewards are normal with the same mean and covariance",),
     bound=0.05,
     bound_says="many standard errors of the drawn means",
-    provenance="derived",
+    provenance="practical",
     statistic=lambda trial: _rule(trial, 2),
     control=Control("one random reward against the mean of both", lambda trial: _rule(trial, 1)),
 )
@@ -268,6 +276,7 @@ TS1 = Check(
     statistic=lambda trial: _bayes(trial, "regret", PRTSConfig(), BETA),
     control=Control("never asking: linear regret", lambda trial: _bayes(trial, "regret", PRTSConfig(epsilon=1e9), 0.0)),
     size="standard",
+    after_looking=_SMALLER,
 )
 
 TS2 = Check(
@@ -285,6 +294,7 @@ TS2 = Check(
         lambda trial: _bayes(trial, "questions", PRTSConfig(random_queries=0.5), 0.0),
     ),
     size="standard",
+    after_looking=_SMALLER,
 )
 
 
@@ -304,7 +314,7 @@ TS3 = Check(
     assumptions=("truths are drawn from the prior",),
     bound=0.05,
     bound_says="0 in expectation, and room for chance",
-    provenance="derived",
+    provenance="practical",
     statistic=lambda trial: _confidence(trial, 1.0),
     control=Control("every answer counted four times", lambda trial: _confidence(trial, 4.0)),
 )
@@ -354,16 +364,16 @@ PL5 = Check(
     paper=PAPER,
     claim="Where transitions are nearly deterministic, randomisation is what explores: without it most seeds stay.",
     setting=f"{SETTING}; 20 seeds of 1500 rounds, always asking; stuck: the last quarter loses half of what the first "
-    "round does; the instance was chosen so that noise in the transitions does not explore by itself",
+    "round does",
     assumptions=(
         "the MDP is linear in known features",
         "nearly deterministic transitions: no claim is made for others",
     ),
     bound=0.5,
-    bound_says="with randomisation at most half of the seeds are stuck, without it (the control) more; the half was "
-    "chosen after a first look",
+    bound_says="with randomisation at most half of the seeds are stuck, without it (the control) more",
     provenance="practical",
     statistic=lambda trial: _stuck(trial, ALWAYS),
     control=Control("no randomisation", lambda trial: _stuck(trial, STILL)),
     size="standard",
+    after_looking=f"{_INSTANCE}; and the half",
 )

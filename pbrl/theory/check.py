@@ -102,6 +102,7 @@ class Check:
         size: the smallest size at which the check runs in a suite.
         at_least: the bound is a lower one.
         figure: draws a PNG at a path and gives its caption.
+        after_looking: what of the instance, its size or the bound was chosen or changed after outcomes had been seen.
 
     Raises:
         InputError: a field that is empty, an id that is not one word, or a bound that is not finite.
@@ -120,6 +121,7 @@ class Check:
     size: Size = "smoke"
     at_least: bool = False
     figure: Callable[[Trial, Path], str] | None = None
+    after_looking: str = ""
 
     def __post_init__(self) -> None:
         if not self.id or not self.id.replace("-", "").replace(".", "").isalnum():
