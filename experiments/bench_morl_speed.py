@@ -157,6 +157,7 @@ def _stack(options: SpeedOptions) -> Callable[[], int]:
         epochs=options.epochs,
         init_updates=_WARM + 1,
         extension_updates=4,
+        greedy=0,  # the loop measures nothing
     )
     env = envs.make(options.env, options.seeds * options.policies * options.environments)
     learner = CMORL(env.spec, sweep(config, range(options.seeds)))

@@ -154,15 +154,14 @@ class ActorCritic(nn.Module):
 
         Advantages and targets [P, B, K] are on the scale of the normalised rewards, whose statistics see this rollout.
         """
-        ended = torch.maximum(rollout.term, rollout.trunc)
         rew = rollout.rew if rollout.rew.dim() == 4 else rollout.rew.unsqueeze(-1)
-        self.reward_scale.see(rew, ended)
+        self.reward_scale.see(rew, rollout.ended)
         obs, next_obs = self.normalizer(rollout.obs), self.normalizer(rollout.next_obs)
         flat, act = obs.flatten(1, 2), rollout.act.flatten(1, 2)
         value = self.critic(flat).reshape(rew.shape)
         next_value = self.critic(next_obs.flatten(1, 2)).reshape(rew.shape)
         advantage = losses.gae(
-            self.reward_scale(rew), value, next_value, rollout.term, ended, self.gamma, self.gae_decay
+            self.reward_scale(rew), value, next_value, rollout.term, rollout.ended, self.gamma, self.gae_decay
         )
         old, _ = self.policy.likelihood(flat, act)
         return flat, act, old, advantage.flatten(1, 2), (advantage + value).flatten(1, 2)

@@ -104,6 +104,7 @@ def extended(constraint: Any, updates: int, log_std: float = -1.5, lr: float = 2
         normalize_obs=False,
         gamma=1.0,
         archive=20,
+        greedy=0,
     )
     env = envs.make("ShiftedParabolaBandit-v0", 16)
     learner = CMORL(env.spec, sweep(config, [0], dtype=DOUBLE), torch.full((2, 2), 0.5, dtype=DOUBLE))
@@ -255,6 +256,58 @@ def test_extension_begins_from_the_archive_at_the_full_learning_rate() -> None:
     assert torch.equal(learner.limit, constraints.limits(learner.returns.mean, learner.beta))
 
 
+def test_the_archive_tells_what_greedy_policies_are_worth() -> None:
+    """On a problem without chance: a point is to the last digit what its policy gets. Others explore to learn."""
+    env = envs.make("ParabolaBandit-v0", 9)
+    config = small(environments=3, greedy=1, init_updates=3, extension_updates=2, archive=40)
+    learner = CMORL(env.spec, sweep(config, [0], dtype=DOUBLE))
+    playing = Playing(env, learner.keys, dtype=DOUBLE)
+    for _ in on_policy(learner, playing, 7, every=1):
+        continue
+    used = learner.archive.used[0]
+    assert int(used.sum()) > 3
+    acts = learner.policies(used.nonzero().T).act(torch.ones(int(used.sum()), 1, 1, dtype=DOUBLE)).flatten()
+    values = torch.stack([torch.as_tensor(Bandit().values(float(act))) for act in acts])
+    torch.testing.assert_close(learner.archive.points[0][used], values, rtol=1e-12, atol=1e-12)
+    obs = torch.ones(1, 9, 1, dtype=DOUBLE)
+    drawn = learner.draw(obs, learner.keys).reshape(3, 3)
+    greedy = learner.core.act(obs.reshape(3, 3, 1))[:, 0, 0]
+    assert torch.equal(drawn[:, 2], greedy)
+    assert not torch.isclose(drawn[:, :2], greedy[:, None]).any()
+    assert playing.env_steps == 7 * 8 * 9, "greedy steps count"
+
+
+def test_greedy_copies_are_not_learned_from() -> None:
+    env = envs.make("ParabolaBandit-v0", 9)
+    config = small(environments=3, greedy=1)
+    rollout, _ = Playing(env, sweep(config, [0]).keys).collect(CMORL(env.spec, sweep(config, [0])), 8)
+    lying = dataclasses.replace(rollout, rew=rollout.rew.clone())
+    lying.rew[:, :, 2::3] += 5.0
+    honest, fooled = (CMORL(env.spec, sweep(config, [0])) for _ in range(2))
+    honest.update({"rollout": rollout})
+    fooled.update({"rollout": lying})
+    assert torch.equal(honest.core.vectors(), fooled.core.vectors())
+    assert not torch.equal(honest.archive.points, fooled.archive.points)
+
+
+def test_a_limit_is_what_the_policy_gains_in_the_first_rollout_of_its_extension() -> None:
+    env = envs.make("ParabolaBandit-v0", 9)
+    learner = CMORL(env.spec, sweep(small(environments=3, init_updates=2, extension_updates=50), [0], dtype=DOUBLE))
+    playing = Playing(env, learner.keys, dtype=DOUBLE)
+    for _ in on_policy(learner, playing, 2, every=1):
+        continue
+    archived = learner.limit.clone()
+    rollout, _ = playing.collect(learner, 8)
+    learner.update({"rollout": rollout})
+    gained = rollout.rew[0].reshape(8, 3, 3, 2)[:, :, :2].mean((0, 2))  # [3, 2] of the two that explore
+    torch.testing.assert_close(learner.limit, constraints.limits(gained, learner.beta))
+    assert not torch.equal(learner.limit, archived)
+    first = learner.limit.clone()
+    rollout, _ = playing.collect(learner, 8)
+    learner.update({"rollout": rollout})
+    assert torch.equal(learner.limit, first), "fixed for the round"
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -265,6 +318,7 @@ def test_extension_begins_from_the_archive_at_the_full_learning_rate() -> None:
         (lambda: _bandit(None).serve(torch.tensor([1.0])), "expected 2 in a row"),
         (lambda: small(beta=1.5), "beta is 1.5"),
         (lambda: small(barrier=0.0), "barrier is 0.0"),
+        (lambda: small(greedy=2), "greedy is 2, expected at least 0 and at most 1"),
     ],
 )
 def test_bad_input(call: Any, said: str) -> None:
@@ -284,7 +338,7 @@ def test_the_first_stage_is_ppo_with_fixed_weights() -> None:
     env = envs.make("TwoObjectiveLQR-v0", 6)
     sweep_of = PPO(env.spec, sweep(PPOConfig(**sizes), seeds, dtype=DOUBLE), weights)
     sweep_of.reward_scale.limit = math.inf
-    learner = CMORL(env.spec, sweep(small(**sizes, init_updates=9), [5], dtype=DOUBLE), weights)
+    learner = CMORL(env.spec, sweep(small(**sizes, init_updates=9, greedy=0), [5], dtype=DOUBLE), weights)
     assert torch.equal(sweep_of.vectors(), learner.core.vectors())
     playing = Playing(env, learner.keys, dtype=DOUBLE)
     for _ in range(3):

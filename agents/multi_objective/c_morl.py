@@ -8,8 +8,8 @@ A member is a whole front: S policies trained side by side, and an archive of th
     serving          for preference weights w the archive's policy with the best w'G
 
 Extended are those never extended before: the extremes of the archive first, then the largest crowding distances. Every
-policy is offered to the archive after every rollout, with the mean discounted return of the episodes that ended in it:
-no step is spent on evaluation.
+policy is offered to the archive after every rollout, with the mean discounted return of the episodes that ended in it
+among those that it played greedily: some copies of the environment are for that alone, and their steps count.
 
 Deviations:
 - The constraint is enforced, in raw returns. The released code's term is none (see ``reference`` below): its threshold
@@ -18,10 +18,13 @@ Deviations:
   each objective's advantage (``pbrl.constraints``); their sum is divided by its deviation. Where a limit is broken,
   only the broken objectives are followed until all hold again.
 - beta G is G - (1 - beta) |G|, since beta G of a negative return would lie above it.
+- A limit is taken from what the policy gains in the first rollout of its extension, with actions drawn, as what has
+  to hold it is: the archive's value is a greedy policy's, and the luckiest of many.
 - All objectives of a policy are extended from the policy itself, at the full learning rate and with fresh moments.
 - S policies serve both stages: S preference weights first, then ceil(S / K) policies times K objectives.
 - Scaled rewards are not clipped, since clipped ones would misstate the returns that the limits are about.
-- Points in the archive are means of few episodes of the policy as it explores: measure a front anew to report it.
+- Points in the archive are means of few episodes, which may have begun under the policy of one update before: measure
+  a front anew to report it. The released code spends episodes of their own on every point, and does not count them.
 """
 
 from __future__ import annotations
@@ -101,6 +104,9 @@ class CMORLConfig:
     """Steps that each copy of the environment is played between updates."""
     environments: int = shared(8)
     """Copies of the environment per policy."""
+    greedy: int = shared(1)
+    """Of these copies, how many are played greedily and not learned from, to measure policies for the archive; 0: what
+    policies gain in training is what they are taken for."""
     hidden: tuple[int, ...] = shared((64, 64))
     """Widths of the hidden layers of all networks."""
 
@@ -115,6 +121,7 @@ class CMORLConfig:
         for name in ("extension_updates", "policies", "archive", "epochs", "batch_size", "steps", "environments"):
             check_range(self, name, 1)
         check_range(self, "init_updates", 1)
+        check_range(self, "greedy", 0, self.environments - 1)
         check_sizes(self, "hidden")
 
 
@@ -136,6 +143,7 @@ class CMORL(FrontServer):
     barrier: Tensor
     aim: Tensor
     limit: Tensor
+    guessed: Tensor
     duals: Tensor
 
     def __init__(self, spec: Spec, members: Members[CMORLConfig], weights: Tensor | None = None) -> None:
@@ -150,18 +158,22 @@ class CMORL(FrontServer):
             raise InputError(f"preference weights have shape {found}, expected [policies, objectives] {expected}")
         spread = torch.as_tensor(pareto.check_weights(given, spec.objectives))
         seeds = [seed for s in range(count) for seed in rng.fold(members.keys, "policy", s).tolist()]
-        inner = dataclasses.replace(members, configs=members.configs * count, seeds=tuple(seeds))
+        learning = self.config.environments - self.config.greedy
+        configs = tuple(dataclasses.replace(config, environments=learning, greedy=0) for config in members.configs)
+        inner = dataclasses.replace(members, configs=configs * count, seeds=tuple(seeds))
         self.core = ActorCritic(spec, inner, spread.repeat_interleave(len(members), 0))
         self.core.reward_scale.limit = math.inf  # limits are in raw returns, which clipped rewards would misstate
         for name in ("clip", "value_weight", "entropy_weight", "beta", "barrier"):
             self.register_buffer(name, inner.column(name))
         both = [*self.core.policy.parameters(), *self.core.critic.parameters()]
         self.adam = Adam(both, inner.column("lr"), clip=inner.column("max_grad"), eps=1e-5)
-        self.returns = EpisodeReturns(inner.column("gamma"), self.config.environments, spec.objectives)
+        self.returns = EpisodeReturns(inner.column("gamma"), learning, spec.objectives)
+        self.greedy = EpisodeReturns(inner.column("gamma"), self.config.greedy, spec.objectives)
         objective = torch.arange(count, device=members.device) % spec.objectives
         aim = nn.functional.one_hot(objective, spec.objectives).to(members.dtype)
         self.register_buffer("aim", aim.repeat_interleave(len(members), 0))
         self.register_buffer("limit", torch.zeros_like(self.aim))
+        self.register_buffer("guessed", torch.zeros(len(self.aim), dtype=torch.bool, device=members.device))
         self.register_buffer("duals", torch.zeros_like(self.aim))
         self.archive = Archive(self.core.vectors()[: len(members)], self.config.archive, spec.objectives)
         self._objective = compiled(self._losses, members.compile)
@@ -186,19 +198,26 @@ class CMORL(FrontServer):
         return {"rollout": self.config.steps}
 
     def draw(self, obs: Tensor, key: Tensor) -> Tensor:
-        """obs [P, N, O] -> actions [P, N, A] of all policies in training, not yet clipped."""
+        """obs [P, N, O] -> actions [P, N, A] of all policies in training, not yet clipped; greedy in some copies."""
         keys = torch.cat([rng.fold(key, "policy", s) for s in range(self.config.policies)])
-        count = self.config.policies
-        return self._folded(self.core.draw(grouped.apart(obs, count, axis=1), keys)).flatten(1, 2)
+        seen = grouped.apart(obs, self.config.policies, axis=1)
+        learning = self.core.environments
+        act = self.core.draw(seen[:, :learning], keys)
+        if self.config.greedy:
+            act = torch.cat([act, self.core.act(seen[:, learning:])], 1)
+        return self._folded(act).flatten(1, 2)
 
     def update(self, batch: Batch) -> Metrics:
         """Archive what was played, learn from it in several passes, and begin the next round where one is due."""
-        rollout = self._apart(batch["rollout"])
-        self.returns.see(rollout.rew, torch.maximum(rollout.term, rollout.trunc))
-        self.archive.offer(
-            self._folded(self.returns.mean), self._folded(self.core.vectors()), self._folded(self.returns.count) > 0
-        )
+        rollout, greedy = self._apart(batch["rollout"])
+        self.returns.see(rollout.rew, rollout.ended)
+        self.greedy.see(greedy.rew, greedy.ended)
+        found = self.greedy if self.config.greedy else self.returns
+        self.archive.offer(self._folded(found.mean), self._folded(self.core.vectors()), self._folded(found.count) > 0)
         extending, kind = self.updates >= self.config.init_updates, self.config.constraint
+        known = self.guessed & (self.returns.count > 0)
+        self.limit.copy_(torch.where(known[:, None], limits(self.returns.mean, self.beta), self.limit))
+        self.guessed &= ~known
         self.duals.copy_(lagrangian_step(self.duals, self.aim, self.returns.mean - self.limit, _DUAL_RATE))
         rows = self._rows(rollout, extending)
         seen: dict[str, list[Tensor]] = {}
@@ -225,7 +244,9 @@ class CMORL(FrontServer):
         self.core.load_vectors(policies)
         self.adam.reset()
         self.returns.begin(points)
+        self.greedy.begin(points)
         self.limit.copy_(limits(points, self.beta))
+        self.guessed.fill_(True)
         self.duals.zero_()
 
     @torch.no_grad()
@@ -268,10 +289,17 @@ class CMORL(FrontServer):
         metrics["limits_broken"] = broken.to(loss.dtype)
         return loss, {name: metric.detach() for name, metric in metrics.items()}
 
-    def _apart(self, rollout: Rollout) -> Rollout:
-        """[P, T, S N, ...] -> [S P, T, N, ...]."""
-        fields = (getattr(rollout, field.name) for field in dataclasses.fields(rollout))
-        return Rollout(*(grouped.apart(x, self.config.policies, axis=2).contiguous() for x in fields))
+    def _apart(self, rollout: Rollout) -> tuple[Rollout, Rollout]:
+        """[P, T, S N, ...] -> [S P, T, N, ...], of the copies that are learned from and of the greedy ones."""
+        fields = [
+            grouped.apart(getattr(rollout, field.name), self.config.policies, axis=2)
+            for field in dataclasses.fields(rollout)
+        ]
+        learning = self.core.environments
+        return (
+            Rollout(*(x[:, :, :learning].contiguous() for x in fields)),
+            Rollout(*(x[:, :, learning:].contiguous() for x in fields)),
+        )
 
     def _folded(self, x: Tensor) -> Tensor:
         """[S P, ...] -> [P, S, ...]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -26,3 +27,8 @@ class Rollout:
     next_obs: Tensor
     term: Tensor
     trunc: Tensor
+
+    @property
+    def ended(self) -> Tensor:
+        """[P, T, N] 1 where the episode was over, for whichever reason."""
+        return torch.maximum(self.term, self.trunc)
