@@ -48,23 +48,16 @@ class Task:
 
 
 _GRID: dict[str, Any] = {"lr": 1e-3, "entropy_weight": 0.02, "batch_size": 128, "environments": 8}
-_LEGS: dict[str, Any] = {
-    "lr": 5e-4,
-    "init_log_std": -1.0,
-    "steps": 500,
-    "environments": 4,
-    "batch_size": 100,
-    "archive": 20,
-}
+_LEGS: dict[str, Any] = {"lr": 5e-4, "steps": 250, "environments": 4, "batch_size": 100, "archive": 20}
 _LONG = {**_LEGS, "steps": 1000, "environments": 3}  # no episode ends early: a rollout is one of each copy
 _REGULATOR: dict[str, Any] = {"lr": 1e-2, "init_log_std": -1.5, "hidden": (), "normalize_obs": False}
 
 TASKS: dict[str, Task] = {
     task.env: task
     for task in (
-        Task("mo-hopper-v5", "hopper, 3 objectives", (-100.0,) * 3, 0.99, 10, 500_000, 3, _LEGS),
-        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 600_000, 3, _LEGS),
-        Task("mo-halfcheetah-v5", "half cheetah", (-100.0, -600.0), 0.99, 100, 500_000, 2, _LONG),
+        Task("mo-hopper-v5", "hopper, 3 objectives", (-100.0,) * 3, 0.99, 10, 240_000, 3, _LEGS),
+        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 300_000, 3, _LEGS),
+        Task("mo-halfcheetah-v5", "half cheetah", (-100.0, -600.0), 0.99, 100, 306_000, 2, _LONG),
         Task(
             "FruitTree6-v0",
             "fruit tree, 6 objectives",
