@@ -1,20 +1,20 @@
-"""Copies of a MuJoCo task stepped together: one MjData each, threads around mj_step, the rest as arrays.
+"""Copies of a MuJoCo task stepped together: MuJoCo's own batch, which steps them on threads, and the rest as arrays.
 
-Bit for bit the same trajectories as Gymnasium's: episodes begin by Gymnasium's own ``reset``, which is handed one
-copy's MjData after the other; observations, rewards and terminations are its formulas on arrays [n, ...], with the
-constants that its own environment holds. Only the computation of contact forces after each step, which none of these
-tasks observes, is left out. ``mujoco.rollout`` would not do: it does not hand on the solver's warm start.
+Bit for bit the same trajectories as Gymnasium's: episodes begin by Gymnasium's own ``reset``, whose whole state, the
+solver's warm start included, goes into the batch; observations, rewards and terminations are its formulas on arrays
+[n, ...], with the constants that its own environment holds. Only the computation of contact forces after each step,
+which none of these tasks observes, is left out.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
 import mujoco
 import numpy as np
+from mujoco.batch import Batch
 from numpy.typing import ArrayLike, NDArray
 
 from pbrl.errors import InputError
@@ -25,6 +25,7 @@ from .mujoco import action_bounds, make_one
 Array = NDArray[np.float64]
 
 _LEAST = 8  # copies per thread, below which handing work over takes longer than the work
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 def names() -> list[str]:
@@ -59,16 +60,14 @@ class BatchedMuJoCo:
             act_size=model.nu,
             horizon=self._env.spec.max_episode_steps,
         )
-        self._data = [mujoco.MjData(model) for _ in range(copies)]
-        self._views = [(data.ctrl, data.qpos, data.qvel) for data in self._data]  # of the simulator's own memory
-        self._qpos, self._qvel = np.zeros((copies, model.nq)), np.zeros((copies, model.nv))
+        threads = max(1, min(os.cpu_count() or 1, copies // _LEAST))
+        self._batch = Batch(model, copies, threads)
+        self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self._obs = np.zeros((copies, self.spec.obs_size))
         self._steps = np.zeros(copies, dtype=np.int64)
         self._term = np.ones(copies, dtype=bool)
         self._trunc = np.zeros(copies, dtype=bool)
         self._begun = False
-        self._workers = max(1, min(os.cpu_count() or 1, copies // _LEAST))
-        self._pool = ThreadPoolExecutor(self._workers) if self._workers > 1 else None
 
     def reset(self, seeds: Sequence[int]) -> Array:
         """Start a new episode in every copy, each from its own seed: [n, O].
@@ -94,9 +93,8 @@ class BatchedMuJoCo:
                 f"{len(seeds)} seeds for {chosen.sum()} chosen copies of {self.spec.name}, expected one each"
             )
         for i, seed in zip(np.flatnonzero(chosen), seeds):
-            self._task.data = self._data[i]
             self._obs[i] = self._task.reset(seed=int(seed))[0]
-            self._qpos[i], self._qvel[i] = self._data[i].qpos, self._data[i].qvel
+            mujoco.mj_getState(self._model, self._task.data, self._batch.state[i], _STATE)
         self._steps[chosen] = 0
         self._term[chosen] = False
         self._trunc[chosen] = False
@@ -116,12 +114,9 @@ class BatchedMuJoCo:
         scaled = self._low + (np.clip(unit, -1.0, 1.0) + 1.0) * 0.5 * (self._high - self._low)
         own = scaled.astype(np.float32)  # as Gymnasium's action space has it; costs are summed in it, too
         going = ~(self._term | self._trunc)
-        alive = np.flatnonzero(going)
         before = self._qpos[:, 0].copy()
-        if self._pool is None:
-            self._simulate(alive, own)
-        else:
-            list(self._pool.map(self._simulate, np.array_split(alive, self._workers), [own] * self._workers))
+        self._ctrl[:] = own
+        self._batch.step(going, nstep=self._task.frame_skip)
         speed = (self._qpos[:, 0] - before) / self._task.dt
         obs, rew, term = self._formula(Moved(self._task, self._qpos, self._qvel, speed, own, self._old))
         self._obs = np.where(going[:, None], obs, self._obs)
@@ -130,20 +125,8 @@ class BatchedMuJoCo:
         self._trunc |= going & ~term & (self._steps >= (self.spec.horizon or np.inf))
         return self._obs.copy(), np.where(going, rew.T, 0.0).T, self._term.copy(), self._trunc.copy()
 
-    def _simulate(self, chosen: NDArray[np.int64], own: NDArray[np.float32]) -> None:
-        """Advance these copies; mj_step lets other threads run meanwhile."""
-        model, skip = self._model, self._task.frame_skip
-        for i in chosen.tolist():
-            ctrl, qpos, qvel = self._views[i]
-            ctrl[:] = own[i]
-            mujoco.mj_step(model, self._data[i], nstep=skip)
-            self._qpos[i] = qpos
-            self._qvel[i] = qvel
-
     def close(self) -> None:
-        """Free the simulators."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        """Free Gymnasium's part; the batch goes with the last reference to it."""
         self._env.close()
 
 
