@@ -347,7 +347,7 @@ def test_sentences_follow_from_the_numbers() -> None:
 
 
 def test_the_best_evaluation_is_labelled_and_its_gap_told() -> None:
-    found = made(("iql", "local/a/x-v1", 40.0), ("bc", "local/a/x-v1", 40.0), best=55.2)
+    found = made(("iql", "local/a/x-v1", 40.0), ("bc", "local/a/x-v1", 45.0), best=55.2)
     assert "for iql on a x: 15.0 above the last" in sentence(found, "flatter most")
     assert "which flatter" in best_table(found).caption
     assert best_table(found).rows[0][1].startswith("55.2")
