@@ -112,7 +112,7 @@ class Scale:
 
 
 PAPER = Scale("paper")
-FULL = Scale("small", updates=15_000, evaluations=5, hidden=(64, 64), transitions=64)
+FULL = Scale("small", updates=6000, evaluations=3, hidden=(64, 64), transitions=64)
 QUICK = dataclasses.replace(FULL, updates=200, evaluations=2, episodes=2)
 
 UPDATES = {"sac_n": 3_000_000, "edac": 3_000_000}
