@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pbrl.data.files import replacing
-from pbrl.theory.check import SIZES, Check, Provenance, Result, Size, Trial, correct, execute
+from pbrl.errors import InputError
+from pbrl.theory.check import SIZES, Check, Provenance, Result, Size, Trial, execute
 
 from . import checks
 from .reports.page import Block, Figure, Page, Section, Table, Text, html, markdown
@@ -22,6 +28,7 @@ ORIGINS: dict[Provenance, str] = {
     "derived": "proved in the check's file or the dossier",
     "practical": "a tolerance of ours, which no theorem gives and which was set with first outcomes in sight",
 }
+RESULTS, FIGURES = "results.json", "figures"
 HEADER = ("check", "paper", "claim", "verdict", "control", "statistic", "interval", "bound", "slack", "seconds")
 
 
@@ -36,31 +43,58 @@ def run(
     seed: int,
     jobs: int,
     figures: Path | None,
-    watch: Callable[[Result], object] = bool,
     file: Path | None = None,
-) -> list[Result]:
-    """The checks' results in their order, after Holm's correction; ``watch`` hears of each as it ends.
+) -> Generator[Result, None, None]:
+    """Each check's result as it ends, before Holm's correction; long checks come first where there are processes.
 
     A check whose own size is above ``size`` (it was named) runs at its own. ``file`` holds checks of somebody's own,
     for processes that have not read it.
+
+    Raises:
+        InputError: a process was killed.
     """
-    trials = [Trial(max(size, check.size, key=SIZES.index), seed) for check in chosen]
-    found: dict[str, Result] = {}
-    if jobs == 1 or len(chosen) == 1:
+    trials = [Trial(at(check, size), seed) for check in chosen]
+    if jobs == 1 or len(chosen) <= 1:
         for check, trial in zip(chosen, trials):
-            found[check.id] = execute(check, trial, figures)
-            watch(found[check.id])
-    else:
-        # Long checks first, so that none is left over at the end. Spawned: torch's threads do not survive a fork.
-        order = sorted(zip(chosen, trials), key=lambda pair: -SIZES.index(pair[0].size))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(chosen)), context, _prepare, (file,)) as pool:
+            yield execute(check, trial, figures)
+        return
+    # Long checks first, so that none is left over at the end. Spawned: torch's threads do not survive a fork.
+    order = sorted(zip(chosen, trials), key=lambda pair: -SIZES.index(pair[0].size))
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(jobs, len(chosen)), context, _prepare, (file,)) as pool:
+        with _born_deaf():
             waiting = [pool.submit(_execute, check.id, trial, figures) for check, trial in order]
+        try:
             for done in as_completed(waiting):
-                result = done.result()
-                found[result.check] = result
-                watch(result)
-    return correct([found[check.id] for check in chosen])
+                yield done.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that ran checks was killed, perhaps for want of memory: expected more, or --jobs 1"
+            ) from None
+        except BaseException:  # Ctrl-C, or nobody wants more: a check under way may have minutes to go
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
+
+
+def at(check: Check, size: Size) -> Size:
+    """The size at which a check runs: its own where that is larger."""
+    return max(size, check.size, key=SIZES.index)
+
+
+@contextmanager
+def _born_deaf() -> Iterator[None]:
+    """Processes that start in the block ignore Ctrl-C, which reaches the whole group: the parent tells and kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is ignored stays ignored in a new program
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _prepare(file: Path | None) -> None:
@@ -152,10 +186,33 @@ def explain(check: Check) -> list[str]:
     ]
 
 
+def kept(folder: Path, chosen: Sequence[Check], size: Size, seed: int) -> dict[str, Result]:
+    """What a run that was stopped has left in its folder, by id; not the checks that broke with an error.
+
+    Raises:
+        InputError: no such results, damaged ones, or of other checks, sizes or seeds.
+    """
+    path = folder / RESULTS
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found = [Result.of_row(row, folder / FIGURES / f"{row['id']}.png") for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no results can be read ({error}), expected those of a stopped pbrl check") from None
+    sizes = {check.id: at(check, size) for check in chosen}
+    for one in found:
+        if one.check not in sizes:
+            raise InputError(f"{folder} holds the result of {one.check}, expected only checks that this command names")
+        if (one.size, one.seed) != (sizes[one.check], seed):
+            raise InputError(
+                f"{folder} holds {one.check} at size {one.size} with seed {one.seed}, expected size {sizes[one.check]} "
+                f"and seed {seed}"
+            )
+    return {one.check: one for one in found if not math.isnan(one.estimate)}
+
+
 def write(results: Sequence[Result], folder: Path) -> Path:
-    """Write results.json, report.html and report.md into ``folder``; the page's path."""
+    """Write report.html and report.md into ``folder``; the page's path."""
     drawn = [r if r.figure is None or r.figure.exists() else replace(r, figure=None) for r in results]
-    write_json([result.row() for result in drawn], folder / "results.json")
     made = page(drawn, "Theory checks")
     for name, text in (("report.html", html(made)), ("report.md", markdown(made, folder))):
         with replacing(folder / name) as temporary:

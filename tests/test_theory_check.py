@@ -184,8 +184,63 @@ def test_a_failing_check_is_exit_code_one(
 
 def test_processes_agree_with_one() -> None:
     chosen = [checks.find("K2"), checks.find("CPL-shaping")]
-    alone = suite.run(chosen, "smoke", 3, 1, None)
-    together = suite.run(chosen, "smoke", 3, 2, None)
-    assert [replace(r, seconds=0.0, cpu_seconds=0.0) for r in alone] == [
-        replace(r, seconds=0.0, cpu_seconds=0.0) for r in together
-    ]
+    alone, together = (
+        sorted(
+            (replace(one, seconds=0.0, cpu_seconds=0.0) for one in suite.run(chosen, "smoke", 3, jobs, None)),
+            key=lambda one: one.check,
+        )
+        for jobs in (1, 2)
+    )
+    assert alone == together
+    assert [one.seed for one in alone] == [3, 3]
+    assert [Result.of_row(json.loads(json.dumps(one.row())), None) for one in alone] == alone
+
+
+def _words(tmp_path: Path, *more: str) -> list[str]:
+    return ["check", "K2", "K1", "CPL-shaping", "--size", "smoke", "--jobs", "1", "--out", str(tmp_path), *more]
+
+
+def test_a_run_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def interrupted(check: Check, trial: Trial, figures: Path | None = None) -> Result:
+        if check.id == "K1" and not ran.count("K1"):
+            ran.append(check.id)
+            raise KeyboardInterrupt
+        ran.append(check.id)
+        return execute(check, trial, figures)
+
+    monkeypatch.setattr(suite, "execute", interrupted)
+    assert cli.main(_words(tmp_path)) == 130
+    (folder,) = (tmp_path / "check").iterdir()
+    said = capsys.readouterr().err
+    assert "1 of 3 checks are done and kept" in said
+    assert f"go on with: pbrl {' '.join(_words(tmp_path))} --resume {folder}" in said
+    assert "K2: PASS" in (folder / "report.html").read_text()
+
+    assert cli.main(_words(tmp_path, "--resume", str(folder), "--seed", "1")) == 2
+    assert "holds K2 at size smoke with seed 0, expected size smoke and seed 1" in capsys.readouterr().err
+    assert cli.main(["check", "K1", "--resume", str(folder)]) == 2
+    assert "holds the result of K2, expected only checks that this command names" in capsys.readouterr().err
+    assert cli.main(_words(tmp_path, "--resume", str(tmp_path))) == 2
+    assert "no results can be read" in capsys.readouterr().err
+
+    assert cli.main(_words(tmp_path, "--resume", str(folder))) == 0
+    assert "3 PASS, 0 FAIL, 0 INCONCLUSIVE" in capsys.readouterr().out
+    assert ran == ["K2", "K1", "K1", "CPL-shaping"]
+    assert [row["id"] for row in json.loads((folder / "results.json").read_text())] == ["K2", "K1", "CPL-shaping"]
+
+
+def test_a_killed_process_loses_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os\nfrom dataclasses import replace\nfrom experiments.checks.shaping import SHAPING\n"
+        "def killed(trial):\n    os._exit(9)\n"
+        "MINE = replace(SHAPING, id='killed', statistic=killed, size='smoke')\n"
+    )
+    assert cli.main(["check", "--file", str(path), "K2", "--jobs", "2", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "a process that ran checks was killed" in said
+    assert "of 2 checks are done and kept" in said

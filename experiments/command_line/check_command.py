@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from pbrl.data.files import unwritable
 from pbrl.errors import InputError
-from pbrl.theory.check import Check, Result, Size
+from pbrl.theory.check import Check, Result, Size, correct
 
 from .. import checks, suite
 from ..reports.theory import CHECKS, write_checks
@@ -47,6 +49,8 @@ class CheckOptions:
     """Everything random in the checks follows from it."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Processes; as many as there are cores by default."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Go on in the folder of a run that was stopped, with the same checks, size and seed."""
     out: Path = Path("runs")
     """Folder of all runs: results.json, report.html and figures go to check/<time> in it."""
 
@@ -75,19 +79,32 @@ def check(arguments: Sequence[str]) -> int:
         if options.json is not None:
             suite.write_json(suite.listing(chosen), options.json)
         return 0
-    folder = _folder(options.out)
+    done = suite.kept(options.resume, chosen, options.size, options.seed) if options.resume is not None else {}
+    folder = options.resume or _folder(options.out)
     screen = Console(stderr=True)
-    screen.print(f"{len(chosen)} checks at size {options.size}", highlight=False)
+    screen.print(
+        f"{len(chosen)} checks at size {options.size}{f', {len(done)} of them done before' if done else ''}",
+        highlight=False,
+    )
+    command = shlex.join(["pbrl", "check", *arguments])
 
-    def watch(result: Result) -> None:
-        screen.print(f"[{COLOUR[result.verdict]}]{result.verdict:<12}[/] {result.check} ({result.seconds:.1f} s)")
+    def keep() -> list[Result]:
+        """What there is, in the checks' order, as JSON that --resume reads; the results after Holm's correction."""
+        results = [done[check.id] for check in chosen if check.id in done]
+        suite.write_json([result.row() for result in results], folder / suite.RESULTS)
+        return correct(results)
 
-    jobs = options.jobs or suite.cores()
-    results = suite.run(chosen, options.size, options.seed, jobs, folder / "figures", watch, options.file)
-    if options.json is not None:
-        suite.write_json([result.row() for result in results], options.json)
+    try:
+        _run([check for check in chosen if check.id not in done], options, folder, done, keep, screen)
+    except (KeyboardInterrupt, InputError) as stop:
+        written = suite.write(keep(), folder)
+        again = command if options.resume is not None else f"{command} --resume {folder}"
+        told = f"{len(done)} of {len(chosen)} checks are done and kept ({written}), go on with: {again}"
+        raise type(stop)("; ".join(filter(None, [str(stop), told]))) from None
+    results = keep()
+    for path in filter(None, (folder / suite.RESULTS, options.json)):
+        suite.write_json([result.row() for result in results], path)
     made = suite.write(results, folder)
-    command = " ".join(["pbrl check", *arguments])
     write_checks(results, chosen, options.seed, command, folder / CHECKS)
     out.print(_table(results))
     for result in results:
@@ -95,6 +112,24 @@ def check(arguments: Sequence[str]) -> int:
             out.print(f"{result.check}: {result.note}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"{suite.tally(results)} -> {made}", highlight=False, soft_wrap=True)
     return 1 if any(result.verdict == "FAIL" for result in results) else 0
+
+
+def _run(
+    left: Sequence[Check],
+    options: CheckOptions,
+    folder: Path,
+    done: dict[str, Result],
+    keep: Callable[[], object],
+    screen: Console,
+) -> None:
+    """Run the checks that are left; each result goes to ``done``, and is kept, as it ends."""
+    jobs = options.jobs or suite.cores()
+    figures = folder / suite.FIGURES
+    with closing(suite.run(left, options.size, options.seed, jobs, figures, options.file)) as results:
+        for result in results:
+            done[result.check] = result
+            keep()
+            screen.print(f"[{COLOUR[result.verdict]}]{result.verdict:<12}[/] {result.check} ({result.seconds:.1f} s)")
 
 
 def _explain(arguments: Sequence[str]) -> int:
@@ -113,7 +148,7 @@ def _folder(out: Path) -> Path:
         while folder.exists():
             number += 1
             folder = folder.with_name(f"{folder.name.split('_')[0]}_{number}")
-        (folder / "figures").mkdir(parents=True)
+        (folder / suite.FIGURES).mkdir(parents=True)
     return folder
 
 

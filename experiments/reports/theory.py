@@ -43,7 +43,8 @@ def write_checks(results: Sequence[Result], known: Sequence[Check], seed: int, c
     """Write the results of a suite as a CSV with a row per check: numbers, verdicts, and where they come from."""
     about = environment.describe()
     versions = " ".join(f"{name} {about[name]}" for name in ("pbrl", "python", "torch", "numpy", "scipy"))
-    versions += f" commit {about['commit'][:7]}{'+' if about['commit'].endswith('+') else ''}" if about["commit"] else ""
+    if about["commit"]:
+        versions += f" commit {about['commit'][:7]}{'+' if about['commit'].endswith('+') else ''}"
     checks = {check.id: check for check in known}
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)

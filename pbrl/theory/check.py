@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -166,6 +166,7 @@ class Result:
         slack: share of the bound that was used.
         seconds: that both statistics and the figure took, by the clock on the wall.
         cpu_seconds: that they kept a processor busy; what counts on a machine with other work.
+        seed: that everything random came from.
         p_value: of a FAIL; None where the statistic is deterministic.
         control_estimate: the control's statistic.
         note: what else was seen.
@@ -191,6 +192,7 @@ class Result:
     figure: Path | None = None
     caption: str = ""
     cpu_seconds: float = 0.0
+    seed: int = 0
 
     def row(self) -> dict[str, Any]:
         """What JSON gets; numbers that are not finite become None."""
@@ -200,7 +202,20 @@ class Result:
         for name in numbers:
             number = getattr(self, name)
             values[name] = number if number is not None and math.isfinite(number) else None
-        return {**values, "size": self.size, "note": self.note}
+        return {**values, "size": self.size, "seed": self.seed, "note": self.note, "caption": self.caption}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], figure: Path | None) -> Result:
+        """What ``row`` was made from; ``figure`` is where its figure would lie.
+
+        Raises:
+            KeyError: a name is missing.
+        """
+        values: dict[str, Any] = {name: row[name] for name in ("paper", "verdict", "control", "note", "size", "seed")}
+        values |= {name: row[name] for name in ("caption", "seconds", "cpu_seconds", "p_value")}
+        for name in ("bound", "slack", "estimate", "low", "high", "control_estimate"):
+            values[name] = math.nan if row[name] is None else row[name]
+        return cls(check=row["id"], figure=figure if row["caption"] else None, **values)
 
 
 def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
@@ -225,7 +240,7 @@ def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
         seconds = time.perf_counter() - began
         return Result(
             check.id, check.paper, "FAIL", "INCONCLUSIVE", nan, nan, nan, check.bound, nan, seconds, None, nan, note,
-            trial.size, cpu_seconds=time.process_time() - busy,
+            trial.size, cpu_seconds=time.process_time() - busy, seed=trial.seed,
         )  # fmt: skip
     if verdict == "PASS" and broken != "FAIL":
         verdict, note = "INCONCLUSIVE", "; ".join(filter(None, [note, "no power: the control did not fail"]))
@@ -248,6 +263,7 @@ def execute(check: Check, trial: Trial, figures: Path | None = None) -> Result:
         caption=check.figure(trial, path) if path is not None and check.figure is not None else "",
         seconds=time.perf_counter() - began,
         cpu_seconds=time.process_time() - busy,
+        seed=trial.seed,
     )
 
 
