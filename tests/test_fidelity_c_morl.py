@@ -128,18 +128,18 @@ def test_extension_goes_to_the_barriers_optimum() -> None:
     assert learner.core.policy.log_std is not None
     variance = learner.core.policy.log_std.detach().exp().square().flatten()
     for place, sign in ((0, 1.0), (1, -1.0)):
-        goal = optimum(float(learner.limit[place, 1 - place]), float(variance[place]))
+        goal = optimum(float(learner.extension.limit[place, 1 - place]), float(variance[place]))
         assert sign * float(act[place]) == pytest.approx(goal, abs=0.02)
         assert 0.08 < goal < 0.16
         others = 4.0 - (1.0 + sign * float(act[place])) ** 2
-        assert others >= float(learner.limit[place, 1 - place])
+        assert others >= float(learner.extension.limit[place, 1 - place])
         assert others >= 2.69
 
 
 def test_the_lagrangian_holds_and_the_released_formula_does_not() -> None:
     held, act = extended("lagrangian", 30)
     assert float(act[0]) == pytest.approx(0.14, abs=0.05)
-    assert float(held.duals[0, 1]) > 0.1
+    assert float(held.extension.duals[0, 1]) > 0.1
     _, act = extended("reference", 40)
     assert 4.0 - (1.0 + float(act[0])) ** 2 < 1.0, "the limit is 2.7"
 
@@ -252,8 +252,8 @@ def test_extension_begins_from_the_archive_at_the_full_learning_rate() -> None:
     assert len(chosen) == 2, "three policies serve two selected ones times two objectives, but for one"
     starts = learner.core.vectors()
     assert all((learner.archive.policies[0, chosen] == start).all(1).any() for start in starts)
-    assert learner.aim.tolist() == [[1, 0], [0, 1], [1, 0]]
-    assert torch.equal(learner.limit, constraints.limits(learner.returns.mean, learner.beta))
+    assert learner.extension.aim.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert torch.equal(learner.extension.limit, constraints.limits(learner.returns.mean, learner.extension.beta))
 
 
 def test_the_archive_tells_what_greedy_policies_are_worth() -> None:
@@ -296,16 +296,16 @@ def test_a_limit_is_what_the_policy_gains_in_the_first_rollout_of_its_extension(
     playing = Playing(env, learner.keys, dtype=DOUBLE)
     for _ in on_policy(learner, playing, 2, every=1):
         continue
-    archived = learner.limit.clone()
+    archived = learner.extension.limit.clone()
     rollout, _ = playing.collect(learner, 8)
     learner.update({"rollout": rollout})
     gained = rollout.rew[0].reshape(8, 3, 3, 2)[:, :, :2].mean((0, 2))  # [3, 2] of the two that explore
-    torch.testing.assert_close(learner.limit, constraints.limits(gained, learner.beta))
-    assert not torch.equal(learner.limit, archived)
-    first = learner.limit.clone()
+    torch.testing.assert_close(learner.extension.limit, constraints.limits(gained, learner.extension.beta))
+    assert not torch.equal(learner.extension.limit, archived)
+    first = learner.extension.limit.clone()
     rollout, _ = playing.collect(learner, 8)
     learner.update({"rollout": rollout})
-    assert torch.equal(learner.limit, first), "fixed for the round"
+    assert torch.equal(learner.extension.limit, first), "fixed for the round"
 
 
 @pytest.mark.parametrize(

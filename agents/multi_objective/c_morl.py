@@ -32,60 +32,49 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pbrl import grouped, losses, pareto, rng
-from pbrl.actor_critic import ActorCritic
+from pbrl.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.agent import Metrics
 from pbrl.archive import Archive
 from pbrl.compiler import compiled
-from pbrl.constraints import barrier_force, lagrangian_step, limits, released_barrier
+from pbrl.constraints import released_barrier
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
 from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
+from pbrl.extension import Constraint, Extension
 from pbrl.front_server import FrontServer
-from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.members import Members, check_range, shared
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 
-_DUAL_RATE = 1.0
-
 
 @dataclass(frozen=True)
-class CMORLConfig:
+class CMORLConfig(ActorCriticConfig):
     """Settings of C-MORL; the defaults are those of the released code."""
 
-    lr: float = 3e-4
-    """Learning rate of Adam."""
     gamma: float = 0.995
     """Discount per step, of training and of the returns in the archive."""
+    steps: int = shared(512)
+    """Steps that each copy of the environment is played between updates."""
+    environments: int = shared(8)
+    """Copies of the environment per policy."""
+    greedy: int = shared(1)
+    """Of these copies, how many are played greedily and not learned from, to measure policies for the archive; 0: what
+    policies gain in training is what they are taken for."""
     beta: float = 0.9
     """Share of a policy's return in the other objectives that its extensions must keep."""
     barrier: float = 20.0
     """t of the barrier: the larger, the closer to the limits."""
-    gae_decay: float = 0.95
-    """lambda of the advantages: 0 trusts the values alone, 1 the sampled rewards alone."""
     clip: float = 0.2
     """How far a ratio may move before it stops to count."""
     value_weight: float = 0.5
     """Weight of the values' squared error."""
-    entropy_weight: float = 0.0
-    """Weight of the policy's entropy."""
-    max_grad: float = 0.5
-    """Bound on the norm of a policy's gradient."""
-    init_log_std: float = 0.0
-    """What the logarithm of the policies' deviation begins at; of no effect on choices."""
-    normalize_obs: bool = True
-    """Standardise observations by their running mean and deviation."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of their discounted returns, each objective by its own."""
-    normalize_advantages: bool = True
-    """Standardise the weighed advantages of a rollout in the first stage."""
-    constraint: Literal["barrier", "lagrangian", "reference"] = shared("barrier")
+    constraint: Constraint = shared("barrier")
     """How extension holds its limits: barrier; lagrangian, by multipliers that rise while a limit is broken;
     reference, the released code's term, which does not hold them."""
     init_updates: int = shared(240, schedule="stage")
@@ -100,29 +89,16 @@ class CMORLConfig:
     """Passes over a rollout."""
     batch_size: int = shared(128)
     """Steps per minibatch of a policy; the last one of a pass may be smaller."""
-    steps: int = shared(512)
-    """Steps that each copy of the environment is played between updates."""
-    environments: int = shared(8)
-    """Copies of the environment per policy."""
-    greedy: int = shared(1)
-    """Of these copies, how many are played greedily and not learned from, to measure policies for the archive; 0: what
-    policies gain in training is what they are taken for."""
-    hidden: tuple[int, ...] = shared((64, 64))
-    """Widths of the hidden layers of all networks."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "barrier", "clip", "max_grad"):
+        super().__post_init__()
+        for name in ("barrier", "clip"):
             check_range(self, name, 0.0, open_low=True)
-        for name in ("gamma", "beta", "gae_decay"):
-            check_range(self, name, 0.0, 1.0)
-        for name in ("value_weight", "entropy_weight"):
-            check_range(self, name, 0.0)
-        check_range(self, "init_log_std", -5.0, 2.0)
-        for name in ("extension_updates", "policies", "archive", "epochs", "batch_size", "steps", "environments"):
+        check_range(self, "beta", 0.0, 1.0)
+        check_range(self, "value_weight", 0.0)
+        for name in ("init_updates", "extension_updates", "policies", "archive", "epochs", "batch_size"):
             check_range(self, name, 1)
-        check_range(self, "init_updates", 1)
         check_range(self, "greedy", 0, self.environments - 1)
-        check_sizes(self, "hidden")
 
 
 class CMORL(FrontServer):
@@ -139,12 +115,6 @@ class CMORL(FrontServer):
     clip: Tensor
     value_weight: Tensor
     entropy_weight: Tensor
-    beta: Tensor
-    barrier: Tensor
-    aim: Tensor
-    limit: Tensor
-    guessed: Tensor
-    duals: Tensor
 
     def __init__(self, spec: Spec, members: Members[CMORLConfig], weights: Tensor | None = None) -> None:
         if spec.objectives < 2:
@@ -163,18 +133,14 @@ class CMORL(FrontServer):
         inner = dataclasses.replace(members, configs=configs * count, seeds=tuple(seeds))
         self.core = ActorCritic(spec, inner, spread.repeat_interleave(len(members), 0))
         self.core.reward_scale.limit = math.inf  # limits are in raw returns, which clipped rewards would misstate
-        for name in ("clip", "value_weight", "entropy_weight", "beta", "barrier"):
+        for name in ("clip", "value_weight", "entropy_weight"):
             self.register_buffer(name, inner.column(name))
         both = [*self.core.policy.parameters(), *self.core.critic.parameters()]
         self.adam = Adam(both, inner.column("lr"), clip=inner.column("max_grad"), eps=1e-5)
         self.returns = EpisodeReturns(inner.column("gamma"), learning, spec.objectives)
         self.greedy = EpisodeReturns(inner.column("gamma"), self.config.greedy, spec.objectives)
-        objective = torch.arange(count, device=members.device) % spec.objectives
-        aim = nn.functional.one_hot(objective, spec.objectives).to(members.dtype)
-        self.register_buffer("aim", aim.repeat_interleave(len(members), 0))
-        self.register_buffer("limit", torch.zeros_like(self.aim))
-        self.register_buffer("guessed", torch.zeros(len(self.aim), dtype=torch.bool, device=members.device))
-        self.register_buffer("duals", torch.zeros_like(self.aim))
+        objective = (torch.arange(count, device=members.device) % spec.objectives).repeat_interleave(len(members))
+        self.extension = Extension(objective, inner.column("beta"), inner.column("barrier"), spec.objectives)
         self.archive = Archive(self.core.vectors()[: len(members)], self.config.archive, spec.objectives)
         self._objective = compiled(self._losses, members.compile)
 
@@ -215,15 +181,12 @@ class CMORL(FrontServer):
         found = self.greedy if self.config.greedy else self.returns
         self.archive.offer(self._folded(found.mean), self._folded(self.core.vectors()), self._folded(found.count) > 0)
         extending, kind = self.updates >= self.config.init_updates, self.config.constraint
-        known = self.guessed & (self.returns.count > 0)
-        self.limit.copy_(torch.where(known[:, None], limits(self.returns.mean, self.beta), self.limit))
-        self.guessed &= ~known
-        self.duals.copy_(lagrangian_step(self.duals, self.aim, self.returns.mean - self.limit, _DUAL_RATE))
+        self.extension.see(self.returns.mean, self.returns.count)
         rows = self._rows(rollout, extending)
         seen: dict[str, list[Tensor]] = {}
         for epoch in range(self.config.epochs):
             for minibatch in self.core.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
-                loss, metrics = self._objective(minibatch, kind if extending else "none")
+                loss, metrics = self._objective(minibatch, kind if extending else None)
                 minimise(loss, {self.adam: 1.0})
                 for name, value in metrics.items():
                     seen.setdefault(name, []).append(value)
@@ -245,48 +208,46 @@ class CMORL(FrontServer):
         self.adam.reset()
         self.returns.begin(points)
         self.greedy.begin(points)
-        self.limit.copy_(limits(points, self.beta))
-        self.guessed.fill_(True)
-        self.duals.zero_()
+        self.extension.begin(points)
 
     @torch.no_grad()
     def _rows(self, rollout: Rollout, extending: bool) -> Tensor:
         """[P S, T N, columns]: obs, act, log pi, what the plain clipped objective takes, raw advantages, targets."""
         obs, act, old, advantage, target = self.core.estimates(rollout)
         raw = advantage * self.core.reward_scale.scale[:, None]
-        weights = self.aim if extending else self.core.weights
+        weights = self.extension.aim if extending else self.core.weights
         plain = self.core.standardised((raw * weights[:, None]).sum(-1))
         return torch.cat([obs, act, torch.stack([old, plain], -1), raw - raw.mean(1, keepdim=True), target], -1)
 
-    def _losses(self, rows: Tensor, constraint: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss [P S] of a minibatch, and metrics. ``constraint`` is none in the first stage."""
+    def _losses(self, rows: Tensor, constraint: Constraint | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss [P S] of a minibatch, and metrics. ``constraint`` is None in the first stage."""
         sizes = (self.spec.obs_size, self.spec.act_size, 1, 1, self.spec.objectives, self.spec.objectives)
         obs, act, old, plain, raw, target = rows.split(sizes, dim=-1)
         log_prob, entropy = self.core.policy.likelihood(obs, act)
         moved = log_prob - old.squeeze(-1)
         ratio, advantage = moved.exp(), plain.squeeze(-1)
-        margin = self.returns.mean - self.limit
+        margin = self.returns.mean - self.extension.limit
         if constraint in ("barrier", "lagrangian"):
             shift = ((ratio.detach() - 1.0).unsqueeze(-1) * raw).mean(1)
             margin = margin + self.returns.span[:, None] * shift
-            force = self.aim + self.duals
-            if constraint == "barrier":
-                force = barrier_force(self.aim, margin, self.barrier, raw.std(1, correction=0))
+            force = self.extension.force(constraint, margin, raw.std(1, correction=0))
             advantage = (raw * force[:, None]).sum(-1)
             advantage = advantage / (advantage.std(1, correction=0, keepdim=True) + 1e-8)
         loss_pi = losses.ppo_clip(ratio, advantage, self.clip[:, None]).mean(1)
         if constraint == "reference":
-            loss_pi = loss_pi + released_barrier(ratio, target, self.aim, self.clip, self.beta, self.barrier)
+            loss_pi = loss_pi + released_barrier(
+                ratio, target, self.extension.aim, self.clip, self.extension.beta, self.extension.barrier
+            )
         loss_v = (self.core.critic(obs) - target).square().mean((1, 2))
         loss = loss_pi + self.value_weight * loss_v - self.entropy_weight * entropy.mean(1)
-        broken = ((margin <= 0.0) & (self.aim == 0.0)).any(1) & (constraint != "none")
         metrics = {
             "loss_pi": loss_pi,
             "loss_v": loss_v,
             "entropy": entropy.mean(1),
             "kl": (ratio - 1.0 - moved).mean(1),
         }
-        metrics["limits_broken"] = broken.to(loss.dtype)
+        broken = self.extension.broken(margin)
+        metrics["limits_broken"] = torch.zeros_like(broken) if constraint is None else broken
         return loss, {name: metric.detach() for name, metric in metrics.items()}
 
     def _apart(self, rollout: Rollout) -> tuple[Rollout, Rollout]:
