@@ -106,7 +106,12 @@ def rpo(first: Tensor, second: Tensor, label: Tensor, beta: Number, base: Tensor
     base: log pi (or its log-ratio) of what the baseline, such as the preferred segments' law, would do. It minimises
     over policies what the worst reward near the data maximises over rewards; ``weight`` is 1 / eta there.
     """
-    return dpo(first, second, label, beta) - weight * beta * base
+    return dpo(first, second, label, beta) + imitation(base, beta, weight)
+
+
+def imitation(base: Tensor, beta: Number, weight: Number) -> Tensor:
+    """-weight beta log pi(base): the term that ``rpo`` adds; it fits any loss of log-ratios that beta scales."""
+    return -weight * beta * base
 
 
 def xpo(first: Tensor, second: Tensor, label: Tensor, beta: Number, sampled: Tensor, weight: Number) -> Tensor:
