@@ -168,7 +168,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, answered: Path, capsys: pytes
         ((DATA, *out, "--question", " "), "question is empty"),
         ((DATA, *out, "--env", "Hopper-v5"), "expected 10 and 2 as"),
         ((DATA, *out, "--host", "0.0.0.0"), "expected --open-to-network with it"),
-        ((DATA, *out, "--port", "many"), "expected"),
+        ((DATA, *out, "--port", "many"), "--port is 'many', expected a whole number"),
         ((answered, "--pairs", 5), "--pairs has no effect on a folder that has its pairs already"),
         (("export", tmp_path), "no labels there"),
         (("export", answered, "--annotator", "dan"), "annotator 'dan' is unknown, expected one of ann, bob, cat"),

@@ -111,7 +111,9 @@ def label(arguments: Sequence[str]) -> int:
     if arguments[0] in commands:
         commands[arguments[0]](arguments[1:])
     else:
-        _serve(read(LabelOptions, arguments, "pbrl label"), arguments)
+        # Help alone, as with a data set before it, the data set would not be explained.
+        words = ["--help"] if {"-h", "--help"} & set(arguments) else arguments
+        _serve(read(LabelOptions, words, "pbrl label"), arguments)
     return 0
 
 
@@ -221,11 +223,14 @@ def _with_pairs(options: LabelOptions) -> Path:
     prepared = first_pairs(choice, dataset)
     store = Store(folder / DATABASE, create=True)
     try:
-        known = store.about().get("fingerprint", dataset.fingerprint)
-        if known != dataset.fingerprint:
-            raise InputError(f"{folder} has labels of a data set {known}, expected another --out for {dataset.name}")
+        labelled = store.about().get("fingerprint", dataset.fingerprint)
+        if labelled != dataset.fingerprint:
+            raise InputError(f"{folder} has labels of a data set {labelled}, expected another --out for {dataset.name}")
+        known = len(store.pairs("WHERE original IS NOT NULL"))
         new = prepared(store)
-        print(f"{new} new pairs of clips of {dataset.name}, drawn by {env}.")
+        twice = len(store.pairs("WHERE original IS NOT NULL")) - known
+        why = f"; {twice} of them come twice, to see how consistent answers are" if twice else ""
+        print(f"{new - twice} new pairs of clips of {dataset.name}, drawn by {env}{why}.")
     finally:
         store.close()
     return folder

@@ -103,6 +103,10 @@ def _check_values(kind: Any, arguments: Sequence[str]) -> None:
             raise InputError(f"{name} is given without values, expected one or several, or {name} left out")
 
 
+def _whole(found: re.Match[str]) -> str:
+    return f"{found[1]} is {found[2]}, expected a whole number"
+
+
 def _complaint(text: str) -> str:
     """The sentence under the first heading that tyro has printed, in a box where the terminal can draw one."""
     said: list[str] = []
@@ -111,8 +115,9 @@ def _complaint(text: str) -> str:
         if said and not words.strip("─-"):
             break
         said += [words] if words.strip("─-") else []
+    text = re.sub(r"^Error parsing (--\S+): invalid literal for int\(\) .*?: (.*)", _whole, " ".join(said))
     complaint = (
-        re.sub(r"^Error parsing \w+: ", "", " ".join(said))
+        re.sub(r"^Error parsing \w+: ", "", text)
         .removesuffix("(required)")
         .strip(" .")
         .replace(". Expected", ", expected")

@@ -8,7 +8,9 @@ import ipaddress
 import json
 import re
 import socket
+import sqlite3
 import sys
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -184,6 +186,7 @@ def make_app(store: Store, clips: Clips, door: Door) -> Guard:
         UnknownPair: partial(_failed, 404),
         Conflict: partial(_failed, 409),
         InputError: partial(_failed, 400),
+        sqlite3.Error: _cannot_write,
         HTTPException: _http_failed,
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), door)
@@ -255,7 +258,8 @@ class Front:
             return _error(404, problem)
         if await run_in_threadpool(self.store.segment, name.partition(".")[0]) is None:
             return _error(404, "there is no clip of this name")
-        response = _error(503, "the clip is not ready, expected in a moment")
+        # Not an error: browsers would write each one of them on their consoles.
+        response = JSONResponse({"waiting": True}, 202, headers={"Cache-Control": "no-store"})
         response.headers["Retry-After"] = RETRY
         return response
 
@@ -320,7 +324,7 @@ def _annotator(value: object) -> str:
         raise InputError(f"annotator is missing or too long, expected a name of 1 to {LONGEST_NAME} characters")
     if not value.isprintable() or value != value.strip():
         raise InputError("annotator has characters that cannot be printed or spaces at an end, expected a plain name")
-    return value
+    return unicodedata.normalize("NFC", value)  # an accent is one person's, however a keyboard puts it together
 
 
 def _pair(value: object) -> str:
@@ -372,6 +376,11 @@ def _error(status: int, sentence: str) -> Response:
 
 async def _failed(status: int, request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette gives it
     return _error(status, str(error))
+
+
+async def _cannot_write(request: Request, error: sqlite3.Error) -> Response:  # noqa: ARG001 - Starlette gives it
+    print(f"pbrl: the database cannot be used: {error}", file=sys.stderr, flush=True)
+    return _error(503, f"the server cannot keep answers now ({error}), expected room on its disk")
 
 
 async def _http_failed(request: Request, error: HTTPException) -> Response:

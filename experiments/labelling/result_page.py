@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#7F7F7F")
-ROW, LEFT, WIDE, TOP = 26, 190, 420, 34
+ROW, LEFT, WIDE, TOP = 26, 150, 270, 6
+NAME, LETTER = 20, 6.8  # letters of a name in a plot, and how wide one is, about
 Interval = dict[str, float] | None
 
 
@@ -47,9 +48,9 @@ def page(found: dict[str, Any]) -> str:
     return _PAGE.format(
         question=html.escape(found["question"] or "Results"),
         answers=found["answers"],
-        annotators=_table((*who, "same when repeated", "turned when mirrored"), annotators),
+        annotators=_table("Annotators", (*who, "same when repeated", "turned when mirrored"), annotators),
         together=html.escape(together),
-        agreement=_table(("annotators", "pairs", "same answer", "kappa"), agreement),
+        agreement=_table("Agreement", ("annotators", "pairs", "same answer", "kappa"), agreement),
         figures=figures,
     )
 
@@ -60,16 +61,18 @@ _PAGE = """<!doctype html>
 <body><main><h1>{question}</h1><p>{answers} answers. <a href="/">Label</a> ·
 <a href="/api/results">the numbers as JSON</a></p>
 <h2>Annotators</h2>{annotators}<h2>Agreement</h2><p>{together}</p>{agreement}
-<p>In brackets: intervals of 95 %.</p>{figures}</main></body></html>
+<p>In brackets: intervals of 95 %. Unknown: both gave one and the same
+answer throughout, which may be chance.</p>{figures}</main></body></html>
 """
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "<p>None yet.</p>"
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+    region = f'class="wide" tabindex="0" role="region" aria-label="{html.escape(title)}"'  # so that keys may scroll it
+    return f"<div {region}><table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table></div>"
 
 
 def _told(share: dict[str, Any]) -> str:
@@ -159,16 +162,17 @@ def _svg(title: str, rows: Sequence[str], marks: Sequence[str], legend: Sequence
         f'<text x="{LEFT - 10}" y="{_y(row) + 4}" text-anchor="end">{html.escape(_short(name))}</text>'
         for row, name in enumerate(rows)
     ]
-    colours = [
-        f'<rect x="{LEFT + 140 * i - 130}" y="{height - 16}" width="12" height="12" fill="{COLOURS[i]}"/>'
-        f'<text x="{LEFT + 140 * i - 112}" y="{height - 6}">{html.escape(name)}</text>'
-        for i, name in enumerate(legend)
-    ]
-    body = "".join([f'<text x="0" y="16" font-weight="bold">{html.escape(title)}</text>', *marks, *names, *colours])
-    size = f'viewBox="0 0 {LEFT + WIDE + 40} {height}"'
+    colours, at = [], 10.0
+    for colour, name in zip(COLOURS, legend):
+        colours.append(f'<rect x="{at:.0f}" y="{height - 16}" width="12" height="12" fill="{colour}"/>')
+        colours.append(f'<text x="{at + 17:.0f}" y="{height - 5}">{html.escape(name)}</text>')
+        at += 35 + LETTER * len(name)
+    body = "".join([*marks, *names, *colours])
+    size = f'viewBox="0 0 {LEFT + WIDE + 30} {height}"'
     described = html.escape(f"{title}; the tables have the numbers")
-    return f'<figure><svg {size} role="img" aria-label="{described}">{body}</svg></figure>'
+    caption = f"<figcaption>{html.escape(title)}</figcaption>"
+    return f'<figure>{caption}<svg {size} role="img" aria-label="{described}">{body}</svg></figure>'
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"

@@ -12,7 +12,7 @@ by; what changes anything must come from its own origin (``Origin``) as ``applic
     POST /api/answer                {pair, annotator, answer: "first"|"second"|"equal"|"skip", seconds, nonce}
                                     -> {ok: true, replayed: bool, progress, next: NEXT}
     POST /api/undo                  {annotator, pair, nonce}: those of ``undo`` in NEXT -> the same as an answer
-    GET  /clips/NAME                a clip, from the cache folder alone; 503 with Retry-After while it is not ready
+    GET  /clips/NAME                a clip, from the cache folder alone; 202 with Retry-After while it is not ready
     GET  /results                   agreement and consistency as a page with plots (uses page/results.css)
     GET  /api/results               the same as JSON
 
@@ -32,7 +32,7 @@ pair comes back from /api/next until it is answered, also after a reload. After 
 
 Errors have a JSON body {"error": one sentence}, and nothing was changed: 400 malformed, 401 no or another token, 403
 another host or origin, 404 no such thing, 405 method, 409 conflicts (answered already under another nonce, an answer
-that can no longer be undone), 413 too long, 415 not JSON, 503 a clip that is not ready (Retry-After: seconds).
+that can no longer be undone), 413 too long, 415 not JSON, 503 the disk cannot be written: try again.
 
 Clips come from ``clips.start(folder, database)``, which returns what ``app.Clips`` describes: it renders in the
 background, in the order of the last ``want``, and answers immediately. Segments are read from the database by
@@ -95,14 +95,27 @@ def open_socket(address: str, port: int) -> socket.socket:
         raise InputError(f"cannot listen at {address} port {port} ({error.strerror or error}), {expected}") from None
 
 
+def own_address() -> str:
+    """The address by which others in the network reach this machine: a phone does not know its name."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of nobody's: nothing is sent, but a route is looked up
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
 def token(folder: Path) -> str:
     """The folder's token, made at the first call; readable by its owner alone."""
     path = folder / TOKEN
-    with suppress(FileExistsError):
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(made, "w") as file:
-            file.write(secrets.token_urlsafe(24))
-    found = path.read_text().strip()
+    try:
+        with suppress(FileExistsError):
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(made, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        found = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no token can be kept there ({error}), expected a writable folder") from None
     if len(found) < 16:
         raise InputError(f"{path}: holds no token, expected it to be deleted, so that a new one is made")
     return found
@@ -141,6 +154,7 @@ def serve(
             timeout_graceful_shutdown=5,
             h11_max_incomplete_event_size=16_384,
         )
-        shown = f"[{address}]" if ":" in address else address
-        ready(f"http://{socket.gethostname() if address in ('0.0.0.0', '::') else shown}:{port}/?token={door.token}")
+        reached = own_address() if address in ("0.0.0.0", "::") else address
+        shown = f"[{reached}]" if ":" in reached else reached
+        ready(f"http://{shown}:{port}/?token={door.token}")
         uvicorn.Server(config).run(sockets=[listening])

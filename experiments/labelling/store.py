@@ -179,6 +179,9 @@ class Store:
             raise InputError(f"{self.path}: cannot be opened ({error}), expected a writable folder") from error
         try:
             self._prepare()
+        except sqlite3.OperationalError as error:  # it may well be ours, and cannot be written or read now
+            self._connection.close()
+            raise InputError(f"{self.path}: cannot be used ({error}), expected a writable folder") from None
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise InputError(
@@ -201,7 +204,10 @@ class Store:
             elif ours[0] != _APPLICATION:
                 raise InputError(f"{self.path}: not a file of labels, expected one that pbrl label made")
             elif ours[1] != _VERSION:
-                raise InputError(f"{self.path}: labels of version {ours[1]}, expected {_VERSION}")
+                raise InputError(
+                    f"{self.path}: labels of version {ours[1]}, expected {_VERSION}: use the pbrl that made them, or a "
+                    "newer one"
+                )
 
     @contextmanager
     def _changing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
@@ -210,10 +216,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk may have ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def _rows(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         with self._lock:

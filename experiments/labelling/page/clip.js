@@ -23,8 +23,8 @@ export class Clip {
       } catch (error) {
         if (this.gone.signal.aborted) throw error; // otherwise the server is away: it will be told elsewhere
       }
-      if (response && response.ok) return this.#read(new Uint8Array(await response.arrayBuffer()));
-      if (response && response.status !== 503 && response.status < 500)
+      if (response && response.status === 200) return this.#read(new Uint8Array(await response.arrayBuffer()));
+      if (response && response.status >= 400 && response.status < 500)
         throw new Refused((await response.json().catch(() => ({}))).error || `clip refused (${response.status})`);
       await new Promise((done) => setTimeout(done, RETRY));
       if (this.gone.signal.aborted) throw new DOMException("no longer wanted", "AbortError");

@@ -6,6 +6,7 @@ import { Player } from "./player.js";
 const TOO_SOON = 150; // milliseconds after a pair appears in which nobody can have judged it: a key pressed twice
 const WAITS = [500, 1000, 2000, 4000]; // milliseconds until the next try, the last one for ever
 const ASK_AGAIN = 2000;
+const PENDING = "pbrl.pending.";
 const SAID = { first: "left is better", second: "right is better", equal: "equally good", skip: "skipped" };
 const KEYS = { ArrowLeft: "first", ArrowRight: "second", ArrowDown: "equal", ArrowUp: "skip", s: "skip" };
 
@@ -50,7 +51,8 @@ async function ask(path, body) { // until there is an answer; only what trying a
         throw error;
       }
       if (tries > 0 || !(error instanceof TypeError))
-        trouble("The server does not answer; trying again by itself. "
+        trouble((error instanceof Wrong ? `${error.message}. Trying again by itself. `
+          : "The server does not answer; trying again by itself. ")
           + (body ? "Your answer is kept here and will be sent." : "Nothing is lost."));
       await new Promise((done) => setTimeout(done, WAITS[Math.min(tries, WAITS.length - 1)]));
     }
@@ -65,22 +67,24 @@ function nonce() {
 
 const keep = (name, value) => { try { value === null ? localStorage.removeItem(name) : localStorage.setItem(name, value); } catch { /* private windows */ } };
 const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+const waiting = () => { try { return Object.keys(localStorage).filter((name) => name.startsWith(PENDING)); } catch { return []; } };
 
 async function send(path, body, words) {
   busy = true;
   lock();
-  keep("pbrl.pending", JSON.stringify({ path, body }));
+  const name = `${PENDING}${path}.${body.nonce}`; // another tab may have one, too
+  keep(name, JSON.stringify({ path, body }));
   const slow = setTimeout(() => { $("progress-words").textContent = "Saving …"; }, 400);
   try {
     const found = await ask(path, body);
-    keep("pbrl.pending", null);
+    keep(name, null);
     show(found.next, words);
   } catch (error) {
     if (!(error instanceof Wrong)) throw error;
     if (error.status === 401) return; // kept for when the page is opened again
-    keep("pbrl.pending", null);
-    trouble(`${error.message}. Nothing was changed.`);
+    keep(name, null);
     await next();
+    trouble(`${error.message}. Nothing was changed.`);
   } finally {
     clearTimeout(slow);
     busy = false;
@@ -124,6 +128,7 @@ function show(found, words) {
   shelf.keep([found.first, found.second, ...before, ...found.upcoming.flatMap((pair) => [pair.first, pair.second])]);
   $("question").textContent = found.question;
   if (!same || !ready) pair(found, words);
+  else for (const figure of Object.values(figures)) figure.classList.remove("chosen"); // an answer that was refused
 }
 
 async function pair(found, words) {
@@ -160,7 +165,8 @@ async function pair(found, words) {
   player.show(clips);
   Object.assign(clock, { since: performance.now(), hidden: 0, hiddenSince: document.hidden ? performance.now() : null });
   lock();
-  say(`${words} ${found.question} Left: ${clips[0].head.words} Right: ${clips[1].head.words}`);
+  const { done, left } = found.progress;
+  say(`${words} ${done} of ${done + left}. ${found.question} Left: ${clips[0].head.words} Right: ${clips[1].head.words}`);
   preload(found, mine);
 }
 
@@ -224,12 +230,12 @@ function begin(name) {
   keep("pbrl.annotator", name);
   $("welcome").hidden = true;
   for (const id of ["who", "progress", "progress-words"]) $(id).hidden = false;
-  $("who").textContent = name;
+  $("who").textContent = $("who").title = name;
   $("who").setAttribute("aria-label", `Labelling as ${name}. Change the name.`);
-  const pending = JSON.parse(kept("pbrl.pending") ?? "null");
   now = null;
-  if (pending?.body?.annotator === name) send(pending.path, pending.body, "Saved.");
-  else next();
+  const pending = waiting().map((key) => JSON.parse(kept(key) ?? "null")).filter((each) => each?.body?.annotator === name);
+  if (!pending.length) return void next();
+  (async () => { for (const { path, body } of pending) await send(path, body, "Saved."); })();
 }
 
 function welcome() {
@@ -245,7 +251,7 @@ function welcome() {
 
 $("welcome").addEventListener("submit", (event) => {
   event.preventDefault();
-  const name = $("name").value.trim();
+  const name = $("name").value.trim().normalize("NFC");
   const plain = name && [...name].length <= 64 && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
   $("name-wrong").textContent = plain ? "" : "A name has 1 to 64 characters that can be printed.";
   if (!plain) return;
