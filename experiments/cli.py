@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_packages()
         if not words or words[0] in ("-h", "--help", "help"):
-            benches = ", ".join(importlib.import_module("experiments.command_line.commands").BENCHES)
+            benches = ", ".join(importlib.import_module(".command_line.commands", __package__).BENCHES)
             listed = (_line(name, summary.format(benches=benches)) for name, (_, summary) in COMMANDS.items())
             print(HELP.format(commands="\n".join(listed)), end="")
             return 0
