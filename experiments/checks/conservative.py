@@ -68,7 +68,10 @@ _SETTING = "random MDP S5 A3 H4 with few rewards; Boltzmann baseline; threshold 
 _SAFE = ("the baseline is known and safe", "rewards are known", "the threshold is below the baseline's value")
 
 _PLANS = "episodes between plans first grew by 10 %, now by 3 %: at 10 % single late plans had decided the slope"
-_THRESHOLD = "the threshold was 0.9 of the baseline's value first, and 0.6 since the second version"
+_THRESHOLD = (
+    "the threshold was 0.9 of the baseline's value first, and 0.6 since the second version; at 0.9 and at 0.8 StepMix "
+    "violates in no seed of 300 either"
+)
 
 SM1 = Check(
     id="SM1",

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
-from pbrl.figures import learning_curves
+from pbrl.data.files import replacing
+from pbrl.figures import STYLE
 from pbrl.losses import contrastive
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.discounted import policy_iteration, soft_value_iteration
+from pbrl.theory.figures import rates
 from pbrl.theory.instances import dirichlet_discounted
 from pbrl.theory.mdps import DiscountedMDP, Floats
 from pbrl.theory.measures import RESAMPLES, exactly, mean, resampled
@@ -199,14 +204,15 @@ def _rate(trial: Trial, by_regret: bool) -> Measured:
 
 
 def _draw_rate(trial: Trial, path: Path) -> str:
-    curves = {}
-    for name, by_regret in (("regret labels", True), ("partial return labels", False)):
-        sizes, errors = _errors(trial, by_regret)
-        curves[name] = (np.log10(sizes), np.log10(errors).T)
-    learning_curves(
-        curves, path, title="CPL is consistent for regret labels", axis="log10 of the largest error of the policy",
-        progress="log10 of the number of labels",
-    )  # fmt: skip
+    with rc_context(STYLE), replacing(path) as temporary:
+        figure = Figure(figsize=(6.4, 4.2), dpi=160)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        rates(axes, {"regret labels": _errors(trial, True), "partial return labels": _errors(trial, False)})
+        axes.set(xlabel="labels", ylabel="largest error of a probability")
+        axes.set_title("CPL is consistent for regret labels")
+        axes.legend(frameon=False, fontsize=9, loc="lower left")
+        figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
     return "Error of the policy that CPL finds, against the number of labels; band: middle half of the repetitions."
 
 

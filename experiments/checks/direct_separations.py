@@ -18,8 +18,11 @@ from pbrl.data.files import replacing
 from pbrl.figures import FAINT, PALETTE, STYLE
 from pbrl.theory.alignment_bandit import AlignmentBandit
 from pbrl.theory.check import Check, Control, Measured, Trial
+from pbrl.theory.figures import rates
 from pbrl.theory.mdps import Floats
 from pbrl.theory.measures import RESAMPLES, exactly, mean, resampled
+
+from .resets import LENGTHS, success
 
 XPO_BETA, XPO_ROUNDS, OPTIMISM = 0.03, 400, 0.1
 
@@ -125,9 +128,9 @@ def _spread(trial: Trial, covered: bool) -> Measured:
 
 def _figure(trial: Trial, path: Path) -> str:
     with rc_context(STYLE), replacing(path) as temporary:
-        figure = Figure(figsize=(11.0, 4.2), dpi=160)
+        figure = Figure(figsize=(11.0, 8.8), dpi=160)
         FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2)
+        (left, right), (flipped, reset) = figure.subplots(2, 2)
         rounds = np.arange(1, XPO_ROUNDS + 1)
         for number, (name, amount) in enumerate((("online DPO", 0.0), ("XPO", OPTIMISM))):
             left.plot(rounds, exploring(trial, amount).mean(0), color=PALETTE[number], lw=2, label=name)
@@ -140,14 +143,25 @@ def _figure(trial: Trial, path: Path) -> str:
         right.plot(found[2], _uncovered().lost(found), "o", color=PALETTE[1], label="HyPO, from the far right")
         right.set(xlabel="mass on a response that was never compared", ylabel="sub-optimality")
         right.set_title("Coverage: HyPO against DPO")
-        for axes in (left, right):
+        rates(flipped, {"corrected (rDPO)": flipped_errors(trial, True), "naive DPO": flipped_errors(trial, False)})
+        flipped.set(xlabel="labels, a fifth of them flipped", ylabel="error of the reward")
+        flipped.set_title("Flips: rDPO against naive DPO")
+        for number, (name, resets) in enumerate((("from the start", False), ("resets to recorded states", True))):
+            needed = [1.0 / success(length, resets, trial.seed) for length in LENGTHS]
+            reset.plot(LENGTHS, needed, color=PALETTE[number], lw=2, marker="o", ms=4, label=name)
+        reset.set(yscale="log", xlabel="length of the combination lock", ylabel="roll-outs until a success")
+        reset.set_xticks(LENGTHS)
+        reset.set_title("Resets against none")
+        for axes in (left, right, flipped, reset):
             axes.grid(color=FAINT, lw=0.6)
             axes.legend(frameon=False, fontsize=9)
-        figure.subplots_adjust(wspace=0.25)
+        figure.subplots_adjust(wspace=0.25, hspace=0.42)
         figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
     return (
-        "Left: where the good response is exponentially rare in the reference online DPO never sees it; a bonus on the "
-        "log-likelihood does. Right: DPO leaves the mass of an uncompared response open, HyPO's KL term does not."
+        "D10: where the good response is exponentially rare in the reference, online DPO never sees it; XPO's bonus on "
+        "the log-likelihood does. D11, D12: DPO leaves the mass of an uncompared response open, HyPO's KL term does "
+        "not. D13: of flipped labels naive DPO keeps an error that no number of labels removes. R1: roll-outs until "
+        "the first success on a lock, from the start or after a reset to a state of a recorded success."
     )
 
 

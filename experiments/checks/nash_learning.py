@@ -155,7 +155,8 @@ def _figure(trial: Trial, path: Path) -> str:
         figure.subplots_adjust(wspace=0.25)
         figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
     return (
-        "EGPO contracts at its bound or faster; Nash-MD stalls at a bias; plain mirror descent circles at small beta."
+        "EGPO contracts at its bound or faster. Left, Nash-MD stalls at a bias; right, at a smaller beta, plain mirror "
+        "descent and Nash-MD (one line upon the other) go away from the equilibrium and circle it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of learners in MDPs: regret on log axes with bands, and values against a threshold."""
+"""Figures of learners in MDPs: regret on log axes with bands, values against a threshold, and rates of errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from ..data.files import replacing
 from ..errors import InputError
 from ..figures import FAINT, PALETTE, STYLE
+from .mdps import Floats
 from .regret import ROUNDING, RegretTrace
 
 BAND = (0.1, 0.9)
@@ -63,6 +65,28 @@ def regret_figure(
         figure.subplots_adjust(wspace=0.28)
         with replacing(Path(path)) as temporary:
             figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
+
+
+def rates(axes: Axes, errors: Mapping[str, tuple[Floats, Floats]], slope: float = -0.5) -> None:
+    """Errors against a size on log axes: geometric means, the middle half of the repetitions, and a rate to compare.
+
+    Args:
+        axes: to draw in.
+        errors: name -> (sizes [N], errors [N, repetitions]).
+        slope: of a dashed line through the first point of the first curve.
+    """
+    for number, (name, (sizes, values)) in enumerate(errors.items()):
+        low, high = np.quantile(values, (0.25, 0.75), axis=1)
+        axes.fill_between(sizes, low, high, color=PALETTE[number], alpha=0.15, lw=0)
+        axes.plot(sizes, np.exp(np.log(values).mean(1)), color=PALETTE[number], lw=2, marker="o", ms=4, label=name)
+    sizes, values = next(iter(errors.values()))
+    line = np.exp(np.log(values[0]).mean()) * (sizes / sizes[0]) ** slope
+    axes.plot(sizes, line, color="#888888", lw=1, ls=(0, (4, 3)), label=f"slope {slope:g}")
+    axes.set(xscale="log", yscale="log")
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(color=FAINT, lw=0.6)
 
 
 def _regret(axes: Axes, trace: RegretTrace, name: str, colour: str) -> None:
