@@ -165,7 +165,8 @@ SMALL_CHANGES = (
     "target critics follow at 0.02 in place of 0.005, at which values had got but a tenth of the way after 3,000 "
     "updates of TD3+BC and IQL (a trial of other seeds, 100 and 101); CQL's policy learns at 3e-4 in place of 3e-5, "
     "with 3 x 4 actions in the gap in place of 3 x 10; A2PR's autoencoder is as narrow as the rest; "
-    "and on Hopper SAC-N has 10 critics in place of 200 to 500, and EDAC 10 in place of 50."
+    "and on Hopper SAC-N has 10 critics in place of 200 to 500, and EDAC 10 in place of 50. After a first run of these "
+    "seeds with 2,000 updates, too few to tell much, the number of updates was raised and nothing else was changed."
 )
 """What ``SMALL`` and ``agent_config`` do, beside widths and batch size, in words."""
 

@@ -27,7 +27,7 @@ def draw(folder: Path) -> None:
     colours = {agent: PALETTE[place % len(PALETTE)] for place, agent in enumerate(reversed(found.agents))}
     places = {name: _place(name) for name in found.datasets}
     rows, columns = (list(dict.fromkeys(place[axis] for place in places.values())) for axis in (0, 1))
-    title = "Score in training: IQM over seeds, 95 % interval; dashed: the data's episodes"
+    title = "Score in training: IQM over seeds; right: 95 % intervals at the end; dashed: the data"
     with panelled(folder / f"{CURVES}.png", rows, columns, title) as panels:
         for name, place in places.items():
             axes = panels[place]
@@ -40,13 +40,14 @@ def draw(folder: Path) -> None:
 
 
 def _lines(found: Offline, dataset: str, colours: Mapping[str, str], axes: Axes) -> None:
-    for agent, colour in colours.items():
+    """A line for each agent, and beside each other, so that none hides another, their intervals at the end."""
+    for place, (agent, colour) in enumerate(colours.items(), start=1):
         rows = matching(found.curves, agent=agent, dataset=dataset)
         if rows:
-            x = [whole(row, "updates") for row in rows]
-            low, high = ([number(row, end) for row in rows] for end in ("low", "high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
-            axes.plot(x, [number(row, "score") for row in rows], color=colour, lw=1.4, marker="o", ms=2.5, label=agent)
+            x, y = [whole(row, "updates") for row in rows], [number(row, "score") for row in rows]
+            axes.plot(x, y, color=colour, lw=1.4, marker="o", ms=2.5, label=agent)
+            low, high = (number(rows[-1], end) for end in ("low", "high"))
+            axes.vlines(x[-1] * (1.02 + 0.03 * place), low, high, color=colour, lw=1.8)
 
 
 def _place(dataset: str) -> tuple[str, str]:

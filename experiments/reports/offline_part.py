@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..offline_study.settings import SMALL_CHANGES
+from ..offline_study.settings import AGENTS, SMALL_CHANGES, TASKS
 from .offline_figures import CURVES
 from .offline_rows import PUBLISHED, Offline, read_offline, read_published, short
 from .offline_tables import best_table, findings, last_table, published_table
@@ -53,6 +53,8 @@ def offline_part(results: Path) -> str:
 
 def _study(results: Path, found: Offline, ending: str) -> Iterator[str]:
     yield _design(found)
+    if missing := _missing(found):
+        yield missing
     yield markdown_table(last_table(found))
     yield "\n".join(f"- {sentence}" for sentence in findings(found))
     yield markdown_table(best_table(found))
@@ -92,6 +94,18 @@ def _design(found: Offline) -> str:
         f"{len({row['seed'] for row in found.members})} seeds in one stack: {_or(updates)} updates of {_or(batches)} "
         f"transitions, hidden layers {' or '.join(widths)}.{small}"
     )
+
+
+def _missing(found: Offline) -> str:
+    """What of the whole study was not trained; "" for D4RL's files or the published budget, meant to be parts."""
+    if ending_of(found):
+        return ""
+    parts = []
+    for agent in sorted(AGENTS):
+        lost = [short(name) for name in TASKS if not found.of(agent=agent, dataset=name)]
+        if lost:
+            parts.append(f"{agent} on {'all data sets' if len(lost) == len(TASKS) else listed(lost)}")
+    return f"**Not trained in the time there was, and missing below: {'; '.join(parts)}.**" if parts else ""
 
 
 def _or(counts: list[int]) -> str:
