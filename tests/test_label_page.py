@@ -13,6 +13,7 @@ import torch
 
 from agents.preference.pebble import PEBBLE
 from envs.point_mass import PointMass
+from experiments.labelling.app import PAGE
 from experiments.labelling.desk import PageDesk
 from experiments.labelling.server import DATABASE
 from experiments.labelling.store import Store
@@ -291,6 +292,65 @@ def test_words_are_shown_as_words(tmp_path: Path, page: Any) -> None:
     store.close()
 
 
+def test_two_pages_of_one_person(folder: Path, page: Any) -> None:
+    """What one page answered, the other need not; what both still have to send is sent, whichever is closed."""
+    with serving(folder) as server:
+        enter(page, server)
+        other = page.context.new_page()
+        other.goto(server.address)
+        ready(other)
+        page.keyboard.press("ArrowLeft")
+        done(page, 1)
+        other.keyboard.press("ArrowRight")
+        done(other, 1)
+        assert "has answered pair" in other.inner_text("#trouble")
+        assert "Nothing was changed" in other.inner_text("#trouble")
+        assert other.locator("figure.chosen").count() == 0
+        other.keyboard.press("ArrowRight")
+        done(other, 2)
+        page.reload()
+        ready(page)
+        assert page.inner_text("#progress-words").startswith("2 of ")
+        server.kill()
+        page.keyboard.press("ArrowDown")
+        other.close()
+        page.wait_for_selector("#trouble:visible")
+        assert len(pending(page)) == 1
+        # As another page left it that was closed meanwhile: an answer to a later pair.
+        ((name, unsent),) = pending(page)
+        store = Store(folder / DATABASE)
+        unsent["body"] |= {"pair": store.pairs()[4].id, "nonce": "another-page", "answer": "first"}
+        store.close()
+        page.evaluate("([name, value]) => localStorage.setItem(name, value)", [f"{name}x", json.dumps(unsent)])
+        page.close()
+        server.start()
+        page = other.context.new_page()
+        page.goto(server.address)
+        done(page, 4)
+        assert pending(page) == []
+        page.close()
+    assert [what for _, what in answers(folder)[:2]] == ["first", "second"]
+    assert sorted(what for _, what in answers(folder)[2:]) == ["equal", "first"]
+
+
+def test_long_words_fit_the_smallest_and_the_widest_phone(tmp_path: Path, context: Any) -> None:
+    fill_folder(tmp_path, 2, question="Which?" + "W" * 80)
+    with serving(tmp_path) as server:
+        for width, height in ((320, 568), (844, 390)):
+            phone = context.browser.new_context(
+                viewport={"width": width, "height": height}, has_touch=True, is_mobile=True
+            )
+            phone.set_default_timeout(SLOWLY)
+            page = phone.new_page()
+            enter(page, server, "M" * 64)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            assert page.locator("kbd").first.is_hidden(), "there is no keyboard"
+            page.goto(f"{server.address.split('?')[0]}results")
+            page.wait_for_selector("h1")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+            phone.close()
+
+
 def test_a_stranger_is_told_what_to_open(folder: Path, page: Any) -> None:
     with serving(folder) as server:
         enter(page, server)
@@ -369,3 +429,30 @@ def test_pebble_learns_on_the_point_mass_from_answers_given_in_the_browser(tmp_p
     assert fitted[-1] > 0.9, "its reward says what the person said"
     assert [said.annotator for said in desk.store.answers()] == ["Ann"] * 12
     desk.close()
+
+
+def test_colours_can_be_told_apart() -> None:
+    """WCAG 2.2: text 4.5 to 1, what is no text (the focus, a chosen clip) 3 to 1, in light and in dark."""
+    themes = re.findall(r":root \{(.*?)\}", (PAGE / "page.css").read_text(), re.DOTALL)
+    assert len(themes) == 2
+    for theme in themes:
+        colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", theme))
+        for ink, paper in (("ink", "paper"), ("ink", "card"), ("soft", "paper"), ("soft", "card")):
+            assert contrast(colour[ink], colour[paper]) >= 4.5, (ink, paper)
+        for ink, paper in (("accent", "card"), ("accent-ink", "accent"), ("bad", "bad-paper"), ("bad", "paper")):
+            assert contrast(colour[ink], colour[paper]) >= 4.5, (ink, paper)
+        for paper in ("paper", "card"):
+            assert contrast(colour["chosen"], colour[paper]) >= 3.0, paper
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two colours."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -148,8 +149,8 @@ def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
     if options.open_to_network and (text := server.warning(options.host)):
         print(f"pbrl: {text}")
     listening = server.open_socket(options.host, options.port)
-    clips = start(folder / "clips", folder / DATABASE, renderer=options.renderer)
-    with choosing(folder / DATABASE):
+    with closing(listening), choosing(folder / DATABASE):
+        clips = start(folder / "clips", folder / DATABASE, renderer=options.renderer)
         server.serve(
             folder,
             listening,

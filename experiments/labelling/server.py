@@ -92,7 +92,9 @@ def open_socket(address: str, port: int) -> socket.socket:
         return socket.create_server((address, port), family=family, backlog=256)
     except OSError as error:
         expected = "expected another --port (0: any that is free)" if port else "expected another --host"
-        raise InputError(f"cannot listen at {address} port {port} ({error.strerror or error}), {expected}") from None
+        raise InputError(
+            f"cannot listen at {address} port {port} ({os.strerror(error.errno) if error.errno else error}), {expected}"
+        ) from None
 
 
 def own_address() -> str:
