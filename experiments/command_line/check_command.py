@@ -83,7 +83,8 @@ def check(arguments: Sequence[str]) -> int:
     folder = options.resume or _folder(options.out)
     screen = Console(stderr=True)
     screen.print(
-        f"{len(chosen)} checks at size {options.size}{f', {len(done)} of them done before' if done else ''}",
+        f"{len(chosen)} check{'' if len(chosen) == 1 else 's'} at size {options.size}"
+        f"{f', {len(done)} of them done before' if done else ''}",
         highlight=False,
     )
     command = shlex.join(["pbrl", "check", *arguments])
