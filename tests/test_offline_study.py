@@ -377,6 +377,8 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     assert "edac critics 10, lr 0.001, normalize_obs on, target_rate 0.02" not in part  # 10 is the default
     assert "edac lr 0.001, normalize_obs on, target_rate 0.02" in part
     assert settings.SMALL_CHANGES in part
+    (missing,) = [line for line in part.splitlines() if line.startswith("**Not trained")]
+    assert "a2pr on all data sets; awac on all data sets; bc on hopper medium, hopper medium-replay, " in missing
 
 
 def test_published_scores_stand_apart() -> None:
