@@ -25,7 +25,7 @@ from .. import stacks
 from ..datasets.needed import find_data
 from ..reports import online_figures
 from ..reports.online_findings import findings
-from ..reports.online_rows import read_online
+from ..reports.online_rows import MEMBERS, read_online
 from ..reports.online_tables import change_table, regret_table
 from ..reports.score_tables import console_table
 from . import records, stack
@@ -45,6 +45,8 @@ def offline_to_online(options: OnlineStudyOptions) -> None:
         _study(options, console)
     except KeyboardInterrupt:
         done = len(list((options.folder / "stacks").glob("*.json")))
+        if (options.folder / MEMBERS).is_file():
+            online_figures.draw(options.folder)
         told = f"{done} stack{'' if done == 1 else 's'} done and kept, and checkpoints of those under way"
         raise KeyboardInterrupt(f"{told}; the same command goes on from there") from None
 
@@ -61,9 +63,8 @@ def _study(options: OnlineStudyOptions, console: Console) -> None:
         for agent in options.chosen_agents
         for one in [Plan(agent, task, options.scale, rows[task.dataset])]
     }
-    _train(plans, folder, options.processes, console)
-    results = [found for one in plans.values() if (found := stack.finished(one, folder))]
-    records.write(results, folder, options.command)
+    _train(plans, options, console)
+    write_tables(plans, folder, options.command)
     online_figures.draw(folder)
     told = read_online(folder)
     for table in (change_table(told), regret_table(told)):
@@ -76,8 +77,15 @@ def _study(options: OnlineStudyOptions, console: Console) -> None:
     console.print(f"{time.perf_counter() - began:.0f} seconds. Tables and figures: {folder}", highlight=False)
 
 
-def _train(plans: Mapping[str, Plan], folder: Path, processes: int, console: Console) -> None:
+def write_tables(plans: Mapping[str, Plan], folder: Path, command: str) -> None:
+    """The tables of the stacks that are finished, so that a study that is cut short leaves what it found."""
+    if results := [found for one in plans.values() if (found := stack.finished(one, folder))]:
+        records.write(results, folder, command)
+
+
+def _train(plans: Mapping[str, Plan], options: OnlineStudyOptions, console: Console) -> None:
     """Train the stacks that have no file yet, so many at a time; a line for each."""
+    folder = options.folder
     left = [name for name, one in plans.items() if stack.finished(one, folder) is None]
     if len(left) < len(plans):
         console.print(f"{len(plans) - len(left)} of {len(plans)} stacks are there already", highlight=False)
@@ -87,5 +95,6 @@ def _train(plans: Mapping[str, Plan], folder: Path, processes: int, console: Con
         nonlocal done
         done += 1
         console.print(f"{done:>3}/{len(left)}  {name}: {seconds:.0f} s, {became}", highlight=False)
+        write_tables(plans, folder, options.command)
 
-    stacks.run(stack.work, left, ({name: plans[name] for name in left}, folder), tick, processes)
+    stacks.run(stack.work, left, ({name: plans[name] for name in left}, folder), tick, options.processes)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isnan
+
+from pbrl.statistics import Interval
+
 from .online_rows import OnlineStudy
 from .preference_findings import listed
 from .preference_rows import short
@@ -12,65 +17,88 @@ FAMILY = ("fam_o2o", "ro2o", "uni_o4")
 BASELINE = "iql"
 
 
+GAINS, SAVINGS = 2, 1
+"""What was asked of each of the family: gains on so many data sets, and a lower regret on so many."""
+
+
 def findings(study: OnlineStudy) -> list[str]:
-    """For each agent where it gains online, and for those made for it, whose regret is below plain fine-tuning's."""
+    """For each agent where it gains online; of those made for it, whether they reach what was asked, and why not."""
     sentences = [_gains(study, agent) for agent in study.agents]
-    made = [agent for agent in FAMILY if agent in study.agents]
-    if BASELINE in study.agents:
-        sentences += [_regret(study, agent) for agent in made]
-    if made and BASELINE in study.agents:
-        sentences.append(_verdict(study, made))
+    for agent in FAMILY if BASELINE in study.agents else ():
+        if agent in study.agents:
+            sentences += [_improves(study, agent), _saves(study, agent)]
     return sentences
 
 
 def gained(study: OnlineStudy, agent: str) -> list[str]:
     """The data sets on which an agent's gain over its own offline score is above 0 with its whole interval."""
-    return [name for name in study.datasets if _low(study.gains(agent=agent, dataset=name)) > 0]
+    return [name for name in study.datasets if _of(study, "gain", agent, name).low > 0]
 
 
 def saved(study: OnlineStudy, agent: str) -> list[str]:
     """The data sets on which an agent's regret is lower than the baseline's, and the intervals lie apart."""
-    found = []
-    for name in study.datasets:
-        own = interval(study.column("regret", agent=agent, dataset=name))
-        other = interval(study.column("regret", agent=BASELINE, dataset=name))
-        if own.high < other.low:
-            found.append(name)
-    return found
+    return [
+        name
+        for name in study.datasets
+        if _of(study, "regret", agent, name).high < _of(study, "regret", BASELINE, name).low
+    ]
 
 
-def _low(values: list[float]) -> float:
-    return interval(values).low if values else float("nan")
+def _of(study: OnlineStudy, what: str, agent: str, name: str) -> Interval:
+    """The gain, or a column, of an agent on a data set; NaN where it is missing."""
+    wanted = {"agent": agent, "dataset": name}
+    return interval(study.gains(**wanted) if what == "gain" else study.column(what, **wanted))
 
 
 def _gains(study: OnlineStudy, agent: str) -> str:
     rises = gained(study, agent)
-    falls = [name for name in study.datasets if interval(study.gains(agent=agent, dataset=name)).high < 0]
-    parts = [f"gains online on {listed(list(map(short, rises)))}"] if rises else []
-    parts += [f"loses on {listed(list(map(short, falls)))}"] if falls else []
+    falls = [name for name in study.datasets if _of(study, "gain", agent, name).high < 0]
+    parts = [f"gains online on {_names(rises)}"] if rises else []
+    parts += [f"loses on {_names(falls)}"] if falls else []
     rest = [name for name in study.datasets if name not in (*rises, *falls) and study.of(agent=agent, dataset=name)]
-    parts += [f"cannot be told from its offline score on {listed(list(map(short, rest)))}"] if rest else []
+    parts += [f"cannot be told from its offline score on {_names(rest)}"] if rest else []
     return f"{agent} {', '.join(parts)} (intervals of the gain)."
 
 
-def _regret(study: OnlineStudy, agent: str) -> str:
+def _improves(study: OnlineStudy, agent: str) -> str:
+    """Whether an agent gains on as many data sets as were asked for; where it does not, what it did."""
+    rises = gained(study, agent)
+    verdict = "reached" if len(rises) >= GAINS else "not reached"
+    told = f"{agent} improves online over its own offline score on {_names(rises)} ({GAINS} asked: {verdict})"
+    rest = [name for name in study.datasets if name not in rises and study.of(agent=agent, dataset=name)]
+    parts = []
+    for name in rest if len(rises) < GAINS else ():
+        gain, dip = (_of(study, what, agent, name) for what in ("gain", "score_dip"))
+        parts.append(
+            f"{short(name)} {gain.point:+.1f} [{gain.low:.1f}, {gain.high:.1f}], with a dip of {dip.point:.1f}"
+        )
+    return f"{told}{': ' if parts else ''}{'; '.join(parts)}."
+
+
+def _saves(study: OnlineStudy, agent: str) -> str:
+    """Whether an agent's regret is below the baseline's as often as was asked for, and what part its start has."""
+    lower = saved(study, agent)
+    verdict = "reached" if len(lower) >= SAVINGS else "not reached"
     parts = []
     for name in study.datasets:
-        own = interval(study.column("regret", agent=agent, dataset=name))
-        other = interval(study.column("regret", agent=BASELINE, dataset=name))
+        own, other = (_of(study, "regret", each, name) for each in (agent, BASELINE))
+        if isnan(own.point) or isnan(other.point):
+            continue
         side = "lower" if own.high < other.low else "higher" if own.low > other.high else "not told apart"
-        parts.append(f"{side} on {short(name)} ({own.point:.1f} against {other.point:.1f})")
-    return f"Regret of {agent} beside that of fine-tuned {BASELINE}: {', '.join(parts)}."
+        parts.append(f"{short(name)} {side}, {own.point:.1f} against {other.point:.1f}{_why(study, agent, name)}")
+    asked = f"{SAVINGS} asked: {verdict}"
+    return f"{agent} has a lower regret than fine-tuned {BASELINE} on {_names(lower)} ({asked}): {'; '.join(parts)}."
 
 
-def _verdict(study: OnlineStudy, made: list[str]) -> str:
-    reached = [agent for agent in made if len(gained(study, agent)) >= 2 and saved(study, agent)]
-    missed = [agent for agent in made if agent not in reached]
-    what = "a gain on at least two data sets and a lower regret than plain fine-tuning on at least one"
-    parts = [f"{listed(reached)} {'reach' if len(reached) > 1 else 'reaches'} {what}"] if reached else []
-    for agent in missed:
-        shy = [] if len(gained(study, agent)) >= 2 else [f"gains on {len(gained(study, agent))}"]
-        shy += [] if saved(study, agent) else ["has no lower regret anywhere"]
-        parts.append(f"{agent} does not ({' and '.join(shy)})" if reached else f"{agent} {' and '.join(shy)}")
-    begin = "" if reached else f"None reaches {what}: "
-    return f"{begin}{'; '.join(parts)}."
+def _why(study: OnlineStudy, agent: str, name: str) -> str:
+    """What tells the two apart: the score that they begin with, the dip, and the gain, where they differ by a point."""
+    parts = []
+    for what, words in (("score_offline", "begins at"), ("score_dip", "dips by"), ("gain", "gains")):
+        own, other = (_of(study, what, each, name).point for each in (agent, BASELINE))
+        if abs(own - other) >= 1.0:
+            parts.append(f"{words} {own:.1f} against {other:.1f}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _names(datasets: Sequence[str]) -> str:
+    return listed(list(map(short, datasets))) if datasets else "no data set"

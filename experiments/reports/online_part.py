@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..online_study.settings import AGENTS, TASKS
 from .online_figures import FIGURE
 from .online_findings import findings
 from .online_rows import CURVES, MEMBERS, OnlineStudy, read_online
@@ -28,6 +29,7 @@ def online_part(results: Path) -> str:
     blocks = [
         "## What becomes of agents that go online",
         _design(study),
+        _missing(study),
         markdown_table(change_table(study)),
         "\n".join(f"- {sentence}" for sentence in findings(study)),
         markdown_table(regret_table(study)),
@@ -51,6 +53,15 @@ def _design(study: OnlineStudy) -> str:
         "from the data, empty leaves the data behind. Published counts are a million of each: this is what a budget "
         "for two cores shows, no comparison of agents at theirs."
     )
+
+
+def _missing(study: OnlineStudy) -> str:
+    """What of the study is not there, as where it was cut short."""
+    parts = []
+    for dataset in TASKS:
+        left = [agent for agent in sorted(AGENTS) if not study.of(agent=agent, dataset=dataset)]
+        parts += [f"{listed(left) if len(left) < len(AGENTS) else 'all agents'} on {short(dataset)}"] if left else []
+    return f"**Not computed, so not in the tables: {'; '.join(parts)}.**" if parts else ""
 
 
 def _or(counts: list[int]) -> str:
