@@ -15,9 +15,18 @@ from pbrl import products
 SMALL = {"seconds": 0.01, "obs": 3, "act": 2, "transitions": 400, "segment_length": 4, "compile": "off"}
 
 
-def test_every_agent_has_a_row_for_each_number_of_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = speed(SpeedOptions(**SMALL, members=(1, 2), json=tmp_path / "rows.json"))  # type: ignore[arg-type]
-    assert [(row.agent, row.members) for row in rows] == [(name, p) for name in learn_from_data() for p in (1, 2)]
+@pytest.mark.parametrize(
+    "names",
+    [("bc", "cpl", "iql"), pytest.param((), marks=pytest.mark.slow)],  # (): all agents, of the papers' sizes
+    ids=["three", "all"],
+)
+def test_every_agent_has_a_row_for_each_number_of_members(
+    names: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = SpeedOptions(**SMALL, agents=names, members=(1, 2), json=tmp_path / "rows.json")  # type: ignore[arg-type]
+    rows = speed(options)
+    expected = names or learn_from_data()
+    assert [(row.agent, row.members) for row in rows] == [(name, p) for name in expected for p in (1, 2)]
     assert all(row.member_updates_per_s > 0 and row.floor_per_s > 0 and not row.compiled for row in rows)
     written = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["agent"], row["members"], row["member_updates_per_s"]) for row in written] == [
