@@ -450,6 +450,18 @@ def test_a_member_that_diverged_is_told() -> None:
     assert math.isnan(over_tasks(found, "cpl", labels="regret").point)
 
 
+def test_the_time_is_that_of_every_stack() -> None:
+    """Also of those that came later: two of 2 members and one of 1 on one data set, an hour each."""
+    source = {"versions": "pbrl 1", "command": "pbrl bench preferences", "threads": "1"}
+    stacks = (("cpl", 2, "3600.0"), ("cpl", 2, "3600.5"), ("cpl", 1, "3600.0"), ("sft", 1, "3600.0"))
+    members = [
+        {**row(agent, "regret", 50, 1.0, seed), **source, "members": str(count), "seconds": seconds}
+        for agent, count, seconds in stacks
+        for seed in range(count)
+    ]
+    assert "4.0 hours of one core" in study_parts._source(Study(tuple(members), (), (), ()))
+
+
 def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)

@@ -137,7 +137,9 @@ def _words(settings: str) -> str:
 
 def _source(study: Study) -> str:
     first = study.members[0]
-    seconds = sum({(row["agent"], row["dataset"]): float(row["seconds"]) for row in study.members}.values())
+    # A stack's rows share its time; an agent has several on a data set where members were added later.
+    stacks = {tuple(row[name] for name in ("agent", "dataset", "members", "seconds")) for row in study.members}
+    seconds = sum(float(taken) for *_, taken in stacks)
     return (
         f"Made by `{first['command']}` ({first['versions']}; {seconds / 3600:.1f} hours of one core, "
         f"{first['threads']} thread per stack); a row per member in experiments/results/preferences.csv."
