@@ -141,7 +141,7 @@ def test_the_lagrangian_holds_and_the_released_formula_does_not() -> None:
     assert float(act[0]) == pytest.approx(0.14, abs=0.05)
     assert float(held.extension.duals[0, 1]) > 0.1
     _, act = extended("reference", 40)
-    assert 4.0 - (1.0 + float(act[0])) ** 2 < 1.0, "the limit is 2.7"
+    assert 4.0 - (1.0 + float(act[0])) ** 2 < 0.18, "the limit is 2.7; on its way to 0 the released code gets to .17"
 
 
 # --- returns of finished episodes -------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ TASKS: dict[str, Task] = {
     task.env: task
     for task in (
         Task("mo-hopper-v5", "hopper, 3 objectives", (-100.0,) * 3, 0.99, 10, 450_000, 3, _LEGS),
-        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 600_000, 3, _LEGS),
+        Task("mo-hopper-2obj-v5", "hopper", (-100.0, -100.0), 0.99, 100, 300_000, 3, _LEGS),
         Task("mo-halfcheetah-v5", "half cheetah", (-100.0, -600.0), 0.99, 100, 450_000, 2, _LONG),
         Task(
             "FruitTree6-v0",

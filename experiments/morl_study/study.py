@@ -1,8 +1,9 @@
 """``pbrl bench morl``: fronts of C-MORL with and without its extension stage, beside a sweep of fixed weights.
 
-On every task, all ways to a front take equally many environment steps. None spends steps on evaluation: C-MORL's
-archive takes its policies for what they gained in training. In the end all policies of a set, archived or last ones,
-are measured in the same new episodes, acting greedily; these steps are the study's and count for nobody.
+On every task, all ways to a front take equally many environment steps. Those are counted that C-MORL's archive
+measures its policies by, in copies of the environment that are played greedily and not learned from: the sweep, whose
+first stage is the same, takes them too, though it has no use for them. In the end all policies of a set, archived or
+last ones, are measured in the same new episodes, acting greedily; these steps are the study's and count for nobody.
 
 A piece of the study is the first stage on a task, for all seeds in one stack, or one of the ways on from there. It is a
 process of one thread and leaves a file behind, so that a study that is stopped loses at most the pieces under way, and

@@ -89,19 +89,31 @@ def _flat(study: Fronts, tasks: Sequence[str], path: Path) -> None:
             known = study.front(env=env, agent=KNOWN)
             if len(known):
                 axes.plot(known[:, 0], known[:, 1], color="#BBBBBB", lw=4, marker="o", ms=6, zorder=1)
-                axes.annotate("known front", known[0], fontsize=7, color="#777777")
+                beside = {"textcoords": "offset points", "xytext": (5, 6)}
+                axes.annotate("known front", known[len(known) // 2], fontsize=7, color="#777777", **beside)
             for agent, colour in _colours(study).items():
                 for seed, marker in zip(_seeds(study), _MARKERS * len(_seeds(study))):
                     points = study.front(env=env, agent=agent, seed=seed)
                     if len(points):
                         axes.plot(points[:, 0], points[:, 1], color=colour, marker=marker, ms=3.5, lw=0.6, alpha=0.75)
-            still = numbers(study.of(env=env)[0]["still"])
-            axes.plot(*still, color="black", marker="x", ms=6, ls="")
-            axes.annotate("do nothing", still, textcoords="offset points", xytext=(4, 4), fontsize=7, color="#555555")
+            _mark_still(study, env, axes)
             axes.grid(color=FAINT, lw=0.7)
             axes.set_title(env)
             axes.set_xlabel("objective 1")
             axes.set_ylabel("objective 2")
+
+
+def _mark_still(study: Fronts, env: str, axes: Any) -> None:
+    """What doing nothing is worth: a cross, or words where it lies outside the reference point, far from the fronts."""
+    row = study.of(env=env)[0]
+    still, corner = numbers(row["still"]), numbers(row["reference_point"])
+    look = {"fontsize": 7, "color": "#555555"}
+    if all(value > least for value, least in zip(still, corner)):
+        axes.plot(*still, color="black", marker="x", ms=6, ls="")
+        axes.annotate("do nothing", still, textcoords="offset points", xytext=(4, 4), **look)
+    else:
+        values = ", ".join(f"{value:.4g}" for value in still)
+        axes.text(0.03, 0.03, f"do nothing: ({values}),\noutside the reference point", transform=axes.transAxes, **look)
 
 
 def _deep(study: Fronts, tasks: Sequence[str], path: Path) -> None:

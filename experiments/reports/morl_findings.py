@@ -83,7 +83,7 @@ def _still(study: Fronts) -> str:
 
 
 def _served(study: Fronts) -> str:
-    """What is lost by an archive that takes its policies for what they gained in training."""
+    """What is lost by an archive that takes its policies for what few greedy episodes of training gained."""
     parts = []
     for env in study.tasks:
         best, served = (study.values(name, env=env, agent=EXTENDED) for name in ("expected_utility", "served_utility"))

@@ -45,8 +45,10 @@ def _design(study: Fronts) -> str:
         "with fixed preference weights spread over the simplex, the last ones of which are the set. c_morl, no "
         "extension keeps an archive of what these were on the way. c_morl ends that after about 60 % of the steps and "
         "extends policies of the archive, one objective at a time, while the others hold their limits: by the log "
-        "barrier, or by multipliers (lagrangian). All four share the first stage of equal seeds bit for bit. The "
-        "budgets are small, so that the fronts of the MuJoCo tasks are far from what these methods can reach."
+        "barrier, or by multipliers (lagrangian). All four share the first stage of equal seeds bit for bit, and in "
+        "it the copies of the environment that are played greedily to measure policies for the archive (one in eight; "
+        "of the MuJoCo tasks one in three or four): their steps count, for the sweep too, which has no use for them. "
+        "The budgets are small, so that the fronts of the MuJoCo tasks are far from what these methods can reach."
     )
 
 

@@ -36,8 +36,9 @@ def front_table(study: Fronts) -> Table:
         rows=tuple(lines),
         words=2,
         caption=f"Mean over {seeds} seed{'' if seeds == 1 else 's'} [lowest, highest]. Steps: of the environment, all "
-        "policies and stages together; no way spends any on evaluation. Then every policy of a set plays the same new "
-        "episodes greedily: hypervolume in raw discounted returns, that of the do-nothing policy beside it, and the "
+        "policies and stages together, and those that measure policies for the archive. Then every policy of a set "
+        "plays the same new episodes greedily: hypervolume in raw discounted returns, that of the do-nothing policy "
+        "beside it, and the "
         "share of the best front's where that is known. Expected utility: mean over a grid of preference weights of "
         "the best weighed return; as served: of the policy that the agent itself would choose for the weights. "
         "Sparsity falls when points are merely added: read it with their number.",
