@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -29,6 +30,11 @@ from pbrl.errors import InputError
 from pbrl.vector_env import RestartableEnv
 
 OURS = sorted(multi_objective.RULES)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where it is
 
 
 def official(name: str) -> Any:
