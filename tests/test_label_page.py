@@ -319,9 +319,10 @@ def test_two_pages_of_one_person(folder: Path, page: Any) -> None:
         # As another page left it that was closed meanwhile: an answer to a later pair.
         ((name, unsent),) = pending(page)
         store = Store(folder / DATABASE)
+        name = name.replace(unsent["body"]["nonce"], "another-page")
         unsent["body"] |= {"pair": store.pairs()[4].id, "nonce": "another-page", "answer": "first"}
         store.close()
-        page.evaluate("([name, value]) => localStorage.setItem(name, value)", [f"{name}x", json.dumps(unsent)])
+        page.evaluate("([name, value]) => localStorage.setItem(name, value)", [name, json.dumps(unsent)])
         page.close()
         server.start()
         page = other.context.new_page()

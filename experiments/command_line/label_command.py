@@ -149,19 +149,20 @@ def _serve(options: LabelOptions, arguments: Sequence[str]) -> None:
     if options.open_to_network and (text := server.warning(options.host)):
         print(f"pbrl: {text}")
     listening = server.open_socket(options.host, options.port)
-    with closing(listening), choosing(folder / DATABASE):
+    with closing(listening):
         clips = start(folder / "clips", folder / DATABASE, renderer=options.renderer)
-        server.serve(
-            folder,
-            listening,
-            clips,
-            ready=lambda address: print(
-                f"{clips.sentence}\nOpen {address}\n"
-                f"Answers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
-                f"When there are enough: pbrl label export {folder}",
-                flush=True,
-            ),
-        )
+        with choosing(folder / DATABASE):
+            server.serve(
+                folder,
+                listening,
+                clips,
+                ready=lambda address: print(
+                    f"{clips.sentence}\nOpen {address}\n"
+                    f"Answers are kept in {folder}; Ctrl-C stops, pbrl label {folder} goes on.\n"
+                    f"When there are enough: pbrl label export {folder}",
+                    flush=True,
+                ),
+            )
 
 
 def _check(options: LabelOptions) -> None:
