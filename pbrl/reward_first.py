@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .agent import Agent, Judge, Metrics, RewardLearner
+from .agent import Agent, Judge, Metrics, RewardLearner, Staged
 from .data.dataset import Dataset
 from .data.source import Batch, Source, Wants
 from .errors import InputError
@@ -68,10 +68,12 @@ class RewardFirst(nn.Module, Generic[R, A]):
         """In the second stage, the source with each member's learned rewards.
 
         Raises:
-            InputError: a source without a data set.
+            InputError: a source without a data set, or one that the reward learner cannot learn from.
         """
         if source.dataset is None:
             raise InputError(f"{self.name} learns from transitions too, expected a data set and not preferences alone")
+        if isinstance(self.model, Staged):
+            source = self.model.prepare(source)
         if self.updates < self.config.reward_updates:
             return source
         return source.with_reward(self.relabel(source.dataset))

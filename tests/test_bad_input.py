@@ -105,6 +105,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CPL = "train cpl --dataset {files}/small.hdf5"
 ONLINE = "train sac --env PointMass-v0"
+ONE_STEP = "--dataset {files}/small.hdf5 --pairs 20 --segment-length 1"
 CASES = [
     # words
     ("train clp", "unknown agent 'clp'", "did you mean"),
@@ -145,6 +146,14 @@ CASES = [
     (f"{CPL} --labels regert", "unknown labels 'regert'", "regret"),
     (f"{CPL} --labels regret", "no oracle", "critic"),
     (f"{CPL} --labels none", "'none'", "cpl needs labels"),
+    (f"{CPL} --segment-length 3 --pairs 100000000", "pairs is 100000000", "expected at most 4560: small has no more"),
+    (f"train reward_model {ONE_STEP} --link regret", "one step", "regret needs the state after a step"),
+    (
+        f"train reward_model {ONE_STEP} --link regret --feedback rankings",
+        "one step",
+        "regret needs the state after a step",
+    ),
+    (f"train p_iql {ONE_STEP} --reward-link regret", "one step", "regret needs the state after a step"),
     (f"{CPL} --labels partial_return partial_return", "given twice", "different"),
     (f"{CPL} --labels partial_return:discounted", "gamma", "needs one"),
     (f"{CPL} --label-gamma 0.9", "--label-gamma has no effect", "discount of partial_return:discounted"),

@@ -110,7 +110,7 @@ class PTIQL(RewardThenIQL[PreferenceTransformer]):
         if source.segments is not None and stride > source.segments.shape[1]:
             found = f"segments have {source.segments.shape[1]} steps"
             raise InputError(f"relabel_stride is {stride} but {found}, expected at most as many")
-        return super().prepare(self.model.prepare(source))
+        return super().prepare(source)
 
     def relabel(self, data: Dataset) -> Tensor:
         """Each member's learned rewards of all rows of a data set, by their histories: [P, N]."""

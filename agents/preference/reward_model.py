@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from pbrl import losses, queries, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
-from pbrl.data.source import Batch, LabelledPairs, RankedLists, Wants
+from pbrl.data.source import Batch, LabelledPairs, RankedLists, Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets import Activation, Normalizer, StackedMLP
@@ -143,6 +143,18 @@ class RewardModel(nn.Module):
         """How many updates have been made."""
         return self.count.value
 
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """One stage."""
+        return ()
+
+    def prepare(self, source: Source) -> Source:
+        """The source as it is, if its segments are long enough for the link."""
+        steps = source.segments if self.config.feedback == "pairs" else source.ranked
+        if self.potential is not None and steps is not None:
+            _check_successor(steps.shape[1])
+        return source
+
     def wants(self) -> Wants:
         """Labelled pairs or ranked lists, a batch for each copy."""
         return {self.config.feedback: self.config.batch_size * self.config.ensemble}
@@ -189,8 +201,7 @@ class RewardModel(nn.Module):
         if self.potential is None:
             total: Tensor = (discount * steps).sum(-1)
         else:
-            if length < 2:
-                raise InputError("segments have one step, expected at least two: regret needs the state after a step")
+            _check_successor(length)
             length -= 1
             ends = self.normalizer(torch.stack([obs[..., 0, :], obs[..., -1, :]], dim=-2)).flatten(-3, -2)
             first, last = self.potential(ends).squeeze(-1).unflatten(-1, (-1, 2)).unbind(-1)  # [P, E, M] each
@@ -221,3 +232,8 @@ class RewardModel(nn.Module):
         loss = loss.mean(-1).sum(1)
         accuracy = losses.accuracy(difference.detach().flatten(1), label.flatten(1))
         return loss, {"loss_reward": loss.detach() / self.config.ensemble, "accuracy": accuracy}
+
+
+def _check_successor(length: int) -> None:
+    if length < 2:
+        raise InputError("segments have one step, expected at least two: regret needs the state after a step")

@@ -11,7 +11,7 @@ from typing import Any
 
 import agents
 from pbrl import __version__
-from pbrl.agent import Agent, Asker, Learner, Staged
+from pbrl.agent import Agent, Asker, Learner, Personal, Staged
 from pbrl.arena import Compared
 from pbrl.data import Dataset, Preferences
 from pbrl.data.source import Source
@@ -130,7 +130,7 @@ def plan(request: Request) -> Plan:
         where = None
     elif where is None and options.run.episodes:
         notes = [*notes, "no evaluation: the data name no simulator, choose one with --env"]
-    notes = [*notes, *(each.note for each in told if each.note)]
+    notes = [*notes, *(each.note for each in told if each.note), *_one_user(learner, request.agent, told)]
     identity = _identity(request, on, population, labels, told, dataset, where, spec=dataclasses.asdict(spec))
     if schedule is not None:
         identity["asking"] = {"by": list(map(str, teachers)), **dataclasses.asdict(schedule)}
@@ -168,6 +168,15 @@ def _rounded(learner: Learner, options: TrainOptions) -> list[str]:
         return []
     asked = f"--env-steps {options.online.env_steps}"
     return [f"{taken} environment steps are taken for {asked}: a rollout has {per_rollout}, in all copies together"]
+
+
+def _one_user(learner: Learner, agent: str, told: Sequence[Answers]) -> list[str]:
+    """What to tell where a learner for many users hears of one."""
+    alike = [each for each in told if each.train.user is None or len(each.train.user.unique()) == 1]
+    if not isinstance(learner, Personal) or not alike:
+        return []
+    expected = "an array user in the file, or --label-users, tells users apart"
+    return [f"all answers count as one user's, of whom {agent} learns no more than p_iql does: {expected}"]
 
 
 def _check_wanted(learner: Learner, source: Source) -> None:

@@ -15,6 +15,7 @@ from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.checks import check_finite
 from pbrl.data.files import about
 from pbrl.data.rankings import Rankings
+from pbrl.data.segments import windows
 from pbrl.errors import InputError
 from pbrl.labelers.general import General
 from pbrl.labelers.mixture import Mixture
@@ -135,6 +136,9 @@ def _split(stored: Preferences, name: str, held_out: float, key: Tensor) -> Answ
 
 def _asked(labeler: Labeler, options: LabelOptions, dataset: Dataset, key: Tensor) -> Answers:
     count, length, share = options.pairs, options.segment_length, options.held_out
+    places = int(windows(dataset, length).sum())
+    if count > places * (places - 1) // 2:  # with a data set of any size, a typing error that would take all memory
+        raise InputError(f"pairs is {count}, expected at most {places * (places - 1) // 2}: {dataset.name} has no more")
     if not share:
         return Answers(
             labeler(Pairs.sample(dataset, count, length, rng.fold(key, "pairs")), rng.fold(key, "answers")), None
