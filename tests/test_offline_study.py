@@ -248,7 +248,8 @@ def test_ctrl_c_keeps_the_stacks_that_are_done(
     monkeypatch.setattr(stack, "train", stop)
     assert main(words) == 130
     assert "1 stack done and kept, the same command goes on from there" in capsys.readouterr().err
-    assert not (tmp_path / "offline.csv").exists()
+    assert {row["agent"] for row in rows_of(tmp_path / "offline.csv")} == {"td3_bc"}
+    assert (tmp_path / "curves.png").is_file()
     monkeypatch.setattr(stack, "train", real)
     assert main(words) == 0
     assert {row["agent"] for row in rows_of(tmp_path / "offline.csv")} == {"td3_bc", "bc"}

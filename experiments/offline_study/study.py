@@ -39,6 +39,8 @@ def offline(options: OfflineOptions) -> None:
         study(options, console)
     except KeyboardInterrupt:
         kept = len(list((options.folder / "stacks").glob("*.json")))
+        if (options.folder / "offline.csv").is_file():
+            offline_figures.draw(options.folder)
         told = f"{kept} stack{'' if kept == 1 else 's'} done and kept"
         raise KeyboardInterrupt(f"{told}, the same command goes on from there") from None
 
@@ -55,9 +57,8 @@ def study(options: OfflineOptions, console: Console) -> None:
     names = [name for name in AGENTS if name in (options.agents or AGENTS)]
     made = [Plan(name, task, scale, options.device, rows[task.dataset]) for name in names for task in tasks]
     plans = {one.name: one for one in made}
-    train(plans, folder, 1 if options.device == "cuda" else options.processes, console)
-    results = [found for one in plans.values() if (found := finished(one, folder))]
-    records.write(results, folder, options.command)
+    train(plans, options, console)
+    write_tables(plans, folder, options.command)
     offline_figures.draw(folder)
     told = read_offline(folder)
     for table in (last_table(told), best_table(told)):
@@ -70,8 +71,15 @@ def study(options: OfflineOptions, console: Console) -> None:
     console.print(f"{time.perf_counter() - began:.0f} seconds. Tables and figures: {folder}", highlight=False)
 
 
-def train(plans: Mapping[str, Plan], folder: Path, processes: int, console: Console) -> None:
-    """Train the stacks that have no file yet, so many at a time; a line for each."""
+def write_tables(plans: Mapping[str, Plan], folder: Path, command: str) -> None:
+    """The tables of the stacks that are finished, so that a study that is cut short leaves what it found."""
+    if results := [found for one in plans.values() if (found := finished(one, folder))]:
+        records.write(results, folder, command)
+
+
+def train(plans: Mapping[str, Plan], options: OfflineOptions, console: Console) -> None:
+    """Train the stacks that have no file yet, so many at a time; a line for each, and the tables anew."""
+    folder = options.folder
     left = [name for name, one in plans.items() if finished(one, folder) is None]
     if len(left) < len(plans):
         console.print(f"{len(plans) - len(left)} of {len(plans)} stacks are there already", highlight=False)
@@ -82,5 +90,7 @@ def train(plans: Mapping[str, Plan], folder: Path, processes: int, console: Cons
         done += 1
         told = f"{done:>3}/{len(left)}  {name}: {seconds:.0f} s, mean score {score:.1f}"
         console.print(told, highlight=False)
+        write_tables(plans, folder, options.command)
 
+    processes = 1 if options.device == "cuda" else options.processes
     stacks.run(work, left, ({name: plans[name] for name in left}, folder), tick, processes)
