@@ -78,7 +78,12 @@ class Scale:
         """Updates on data and environment steps."""
         if self.small:
             return round(task.updates * self.share), round(task.env_steps * self.share)
-        return PUBLISHED.get(agent, (1_000_000, 1_000_000))
+        return published_counts(agent)
+
+
+def published_counts(agent: str) -> tuple[int, int]:
+    """Updates on data and environment steps of an agent's authors."""
+    return PUBLISHED.get(agent, (1_000_000, 1_000_000))
 
 
 PUBLISHED = {"ro2o": (2_500_000, 250_000), "uni_o4": (2_010_000, 1_000_000)}

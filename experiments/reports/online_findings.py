@@ -22,12 +22,12 @@ GAINS, SAVINGS = 2, 1
 
 
 def findings(study: OnlineStudy) -> list[str]:
-    """For each agent where it gains online; of those made for it, whether they reach what was asked, and why not."""
-    sentences = [_gains(study, agent) for agent in study.agents]
-    for agent in FAMILY if BASELINE in study.agents else ():
+    """Of the agents made to go online whether they reach what was asked, and why not; of the others where they gain."""
+    sentences = []
+    for agent in FAMILY:
         if agent in study.agents:
             sentences += [_improves(study, agent), _saves(study, agent)]
-    return sentences
+    return sentences + [_gains(study, agent) for agent in study.agents if agent not in FAMILY]
 
 
 def gained(study: OnlineStudy, agent: str) -> list[str]:
@@ -86,6 +86,8 @@ def _saves(study: OnlineStudy, agent: str) -> str:
             continue
         side = "lower" if own.high < other.low else "higher" if own.low > other.high else "not told apart"
         parts.append(f"{short(name)} {side}, {own.point:.1f} against {other.point:.1f}{_why(study, agent, name)}")
+    if not parts:
+        return f"Regret of {agent}: there is no {BASELINE} to compare it with."
     asked = f"{SAVINGS} asked: {verdict}"
     return f"{agent} has a lower regret than fine-tuned {BASELINE} on {_names(lower)} ({asked}): {'; '.join(parts)}."
 

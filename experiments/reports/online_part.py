@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..online_study.settings import AGENTS, TASKS
+from ..online_study.settings import AGENTS, TASKS, published_counts
 from .online_figures import FIGURE
 from .online_findings import findings
 from .online_rows import CURVES, MEMBERS, OnlineStudy, read_online
-from .online_tables import change_table, regret_table
+from .online_tables import change_table, either, regret_table
 from .page import markdown_table
 from .preference_findings import listed
 from .preference_rows import short
@@ -44,14 +44,16 @@ def _design(study: OnlineStudy) -> str:
     for dataset in study.datasets:
         rows = study.of(dataset=dataset)
         updates, steps = (sorted({int(row[name]) for row in rows}) for name in ("updates", "env_steps"))
-        counts.append(f"{short(dataset)} ({_or(updates)} updates, then {_or(steps)} steps)")
+        counts.append(f"{short(dataset)} ({either(updates)} updates, then {either(steps)} steps)")
+    published = [count for agent in AGENTS for count in published_counts(agent)]
     protocol = [f"{agent} {study.of(agent=agent)[0]['replay']}" for agent in study.agents]
     return (
         f"{len(study.agents)} agents learn from {listed(counts)}, and the same agent objects go on in the simulator, "
         "one update per environment step. What updates draw from online is as each agent's authors have it "
         f"({', '.join(protocol)}): prefill draws from data and new steps as one, mixed takes a share of each batch "
-        "from the data, empty leaves the data behind. Published counts are a million of each: this is what a budget "
-        "for two cores shows, no comparison of agents at theirs."
+        "from the data, empty leaves the data behind. Published counts are "
+        f"{min(published):,} to {max(published):,}: this is what a budget for two cores shows, no comparison of agents "
+        "at theirs."
     )
 
 
@@ -62,10 +64,6 @@ def _missing(study: OnlineStudy) -> str:
         left = [agent for agent in sorted(AGENTS) if not study.of(agent=agent, dataset=dataset)]
         parts += [f"{listed(left) if len(left) < len(AGENTS) else 'all agents'} on {short(dataset)}"] if left else []
     return f"**Not computed, so not in the tables: {'; '.join(parts)}.**" if parts else ""
-
-
-def _or(counts: list[int]) -> str:
-    return " or ".join(f"{count:,}" for count in counts)
 
 
 def _source(study: OnlineStudy) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .online_rows import OnlineStudy
 from .page import Table
 from .preference_rows import short
@@ -21,13 +23,13 @@ def change_table(study: OnlineStudy) -> Table:
             rose = sum(gain > 0 for gain in study.gains(**wanted))
             cells.append(f"{interval_text(study.gains(**wanted))}, {rose} of {len(rows)} rose")
             lines.append((short(dataset), agent, rows[0]["replay"], *cells))
-    first = study.members[0]
+    episodes = either(sorted({int(row["episodes"]) for row in study.members}))
     return Table(
         header=("data", "agent", "replay", "offline", "last", "best", "dip", "gain"),
         rows=tuple(lines),
         words=3,
         caption="Scores of greedy episodes in environments of their own "
-        f"({first['episodes']} per evaluation, the same every time): interquartile mean over {_seeds(study)} seeds "
+        f"({episodes} per evaluation, the same every time): interquartile mean over {_seeds(study)} seeds "
         "[95 % bootstrap interval]; 0 = random policy, 100 = the best policy of the run that made the data. Offline: "
         "before the first step online. Best: each seed at its best evaluation, which flatters. Dip: how far the worst "
         "evaluation online lies below the offline score. Gain: each seed's last score less its own offline score.",
@@ -50,6 +52,11 @@ def regret_table(study: OnlineStudy) -> Table:
         f"(straight lines between evaluations), interquartile mean over {_seeds(study)} seeds [95 % bootstrap "
         f"interval]; times the number of steps ({told}) it is the cumulative regret.",
     )
+
+
+def either(counts: Sequence[int]) -> str:
+    """``1,000 or 2,500``."""
+    return " or ".join(f"{count:,}" for count in counts)
 
 
 def _ends(counts: list[int]) -> list[int]:
