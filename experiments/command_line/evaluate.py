@@ -139,7 +139,7 @@ def _served(restored: Restored, told: torch.Tensor, scores: Scores) -> Table:
     """What each member's policy for the weights returned, and what its archive says of it."""
     made = Table(title="the policy for the weights: mean return of each objective", title_justify="left")
     made.add_column("member")
-    for name in ("played", "when it was archived (discounted, as it explored)"):
+    for name in ("played", "when it was archived (discounted)"):
         made.add_column(name, justify="right")
     for name, played, known in zip(restored.population.names, scores.mean, told.tolist()):
         made.add_row(name, *(" ".join(f"{x:.4g}" for x in point) for point in (played, known)))
