@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
+
+from . import kernels
 
 A = ParamSpec("A")
 R = TypeVar("R")
@@ -16,9 +17,13 @@ R = TypeVar("R")
 @cache
 def available() -> bool:
     """Whether torch.compile can work here: on a CPU it needs a C++ compiler."""
-    return torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    return torch.cuda.is_available() or kernels.compiler() is not None
 
 
 def compiled(function: Callable[A, R], on: bool) -> Callable[A, R]:
     """``function``, compiled for fixed shapes if ``on`` and this machine can; otherwise the function itself."""
-    return torch.compile(function, dynamic=False, fullgraph=True) if on and available() else function
+    if not on or not available():
+        return function
+    kernels.load()
+    # What inductor asserts of every tensor's sizes holds for fixed shapes, and costs time at each call.
+    return torch.compile(function, dynamic=False, fullgraph=True, options={"size_asserts": False})

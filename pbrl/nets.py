@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import rng
+from . import kernels, products, rng
 from .products import affine
 from .spec import Spec
 
@@ -46,6 +46,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 _BLOCK = 2048  # rows whose activations fit into a core's cache
+_SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # below 0, of activations that the operator for whole networks knows
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "leaky_relu": F.leaky_relu, "tanh": torch.tanh}
 
 
@@ -142,6 +143,8 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """[P, B, in] (or [P, E, B, in], a batch per copy) -> [P, (E,) B, out]. ``key`` [P] switches dropout on."""
+        if torch.compiler.is_compiling() and self._as_one(x, key):
+            return self._whole(x)
         if self.ensemble is not None and x.dim() == 3:
             x = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1)
         if x.device.type == "cpu" and x.shape[-2] > _BLOCK and not torch.compiler.is_compiling():
@@ -153,6 +156,29 @@ class StackedMLP(nn.Module):
                 x = dropout(x, self.rate, rng.fold(key, i))
             x = activation(x)
         return self.layers[-1](x)  # type: ignore[no-any-return]
+
+    def _as_one(self, x: Tensor, key: Tensor | None) -> bool:
+        """Whether one operator can go through all layers."""
+        if not kernels.ready() or x.dtype != torch.float32 or x.device.type != "cpu":
+            return False
+        if self.activation not in _SLOPES or (self.rate is not None and key is not None):
+            return False
+        sizes = [weight.shape[-2:] for weight in list(self.parameters())[::2]]
+        return products.get_precision() == "float32" or all(
+            kernels.is_rounded(*size) or min(size) < products.WIDE for size in sizes
+        )
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """The same by one operator."""
+        parameters = [parameter.flatten(0, -3) for parameter in self.parameters()]  # weight and bias of layers in turn
+        y = kernels.mlp(
+            x.flatten(0, -3),
+            parameters[::2],
+            parameters[1::2],
+            _SLOPES[self.activation],
+            rounded=products.get_precision() == "bf16",
+        )
+        return y.reshape(*next(self.parameters()).shape[:-2], *y.shape[-2:])
 
     def _in_blocks(self, x: Tensor, key: Tensor | None) -> Tensor:
         """The same for many rows on a CPU: network by network, block by block, so that activations stay in cache."""

@@ -53,6 +53,8 @@ class Adam(nn.Module):
         self.second = nn.ParameterList(nn.Parameter(torch.zeros_like(p), False) for p in self.parameters_list)
         # Plain lists of the same tensors: going through the modules at every step takes longer than the step.
         self._moments = (list(self.first), list(self.second))
+        # Which of them ``_aligned`` leaves whole.
+        self._whole = [len(p) == 1 or p[0].numel() % _VECTOR == 0 for p in self.parameters_list]
         # Learning rates as numbers: equal ones make a single fused call, and reading them at every step takes time.
         self.rates: list[float] = []
         self.decays: list[float] = []
@@ -100,7 +102,7 @@ class Adam(nn.Module):
         The fused kernel rounds the elements of whole vectors and of what is left over differently, so that otherwise a
         member's last bit would depend on its place in the stack.
         """
-        return [part for x in group for part in ([x] if x[0].numel() % _VECTOR == 0 else x.unbind(0))]
+        return [part for x, whole in zip(group, self._whole) for part in ([x] if whole else x.unbind(0))]
 
     def _fused(self, tensors: Sequence[Sequence[Tensor]], step: Tensor, lr: float, decay: float) -> None:
         parameters, grads, first, second = map(list, tensors)
@@ -143,5 +145,9 @@ def minimise(loss: Tensor, optimisers: Mapping[Adam, float]) -> None:
 @torch.no_grad()
 def track(target: nn.Module, source: nn.Module, rate: Tensor) -> None:
     """target <- target + rate * (source - target), with a rate per member [P]."""
+    rates: dict[int, Tensor] = {}  # by the number of axes
     for old, new in zip(target.parameters(), source.parameters()):
-        old.lerp_(new, rate.reshape(-1, *(1,) * (old.dim() - 1)))
+        axes = old.dim()
+        if axes not in rates:
+            rates[axes] = rate.reshape(-1, *(1,) * (axes - 1))
+        old.lerp_(new, rates[axes])

@@ -22,7 +22,7 @@ Precision = Literal["float32", "bf16"]
 Kernel = Literal["batched", "each", "onednn", "bf16"]
 
 _FEW_ROWS = 1024
-_WIDE = 64  # below this many inputs or outputs a product costs less than what a special kernel adds
+WIDE = 64  # below this many inputs or outputs a product costs less than what a special kernel adds
 _LARGE = 1 << 21  # rows times inputs times outputs from which oneDNN repays a call per member
 _precision: Precision = "float32"
 
@@ -50,7 +50,7 @@ _ONEDNN = _prefers_onednn()
 
 def kernel(rows: int, size_in: int, size_out: int, dtype: torch.dtype, device: str) -> Kernel:
     """The kernel for products of this shape."""
-    wide = min(size_in, size_out) >= _WIDE and dtype == torch.float32
+    wide = min(size_in, size_out) >= WIDE and dtype == torch.float32
     if wide and _precision == "bf16":
         return "bf16"
     if device != "cpu":
