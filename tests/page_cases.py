@@ -32,7 +32,7 @@ FLAGS = (
     "disable-sync",
     "disable-dev-shm-usage",
 )
-SLOWLY = 60_000  # milliseconds: other work may have both cores
+SLOWLY = 180_000  # milliseconds: other work may have both cores
 
 
 def spiral(number: int, length: int) -> NDArray[np.float32]:
