@@ -192,7 +192,7 @@ def test_an_agent_reaches_the_aim_by_gains_on_two_data_sets_and_less_regret_on_o
     assert saved(study, "ro2o") == saved(study, "fam_o2o") == ["a"]
     assert gained(study, "fam_o2o") == ["a"]
     sentences = findings(study)
-    assert "iql cannot be told from its offline score on a, loses on b (intervals of the gain)." in sentences
+    assert "iql gains online on a, loses on b (intervals of the gain)." in sentences
     assert "ro2o improves online over its own offline score on a and b (2 asked: reached)." in sentences
     (saves,) = (line for line in sentences if line.startswith("ro2o has a lower regret than fine-tuned iql on a (1"))
     assert "1 asked: reached" in saves
