@@ -108,6 +108,17 @@ def test_partial_return_labels_mislead_a_regret_model() -> None:
         assert found[100_000] > 50 * study(seed).unbiased[100_000]
 
 
+@pytest.mark.parametrize(("flip", "bias"), [(True, 1.0), (False, -1.0)], ids=["labels flipped", "sign of the bias"])
+def test_broken_versions_find_another_policy(flip: bool, bias: float) -> None:
+    """What the tests above would see of a version with this fault: 50 times the divergence, and other best actions."""
+    mdp, key = random_mdp(rng.keys([0])[0]), rng.fold(rng.keys([100])[0], 10_000)
+    first, second = (segments(mdp, 10_000, 5, rng.fold(key, word)) for word in ("first", "second"))
+    label = bernoulli_labels((second - first) @ mdp.advantage().flatten(), key)
+    found = fit(mdp, first, second, 1.0 - label if flip else label, bias)
+    assert divergence(mdp, found) > 50 * study(0).unbiased[10_000]
+    assert (found.argmax(1) != mdp.advantage().argmax(1)).any()
+
+
 # --- the agents' losses -----------------------------------------------------------------------------------------------
 
 SPEC = Spec("test", 3, 2)

@@ -97,7 +97,8 @@ def _contrast(study: Study) -> str:
     for dataset in study.datasets:
         pair = [_score(study, agent, dataset, "regret", most) for agent in ("cpl", "sft")]
         if all(math.isfinite(one.low) for one in pair):
-            told = f"{short(dataset)} ({interval_cell(pair[0])} against {interval_cell(pair[1])})"
+            room = ", with little room below 100" if pair[1].point >= 95.0 else ""
+            told = f"{short(dataset)} ({interval_cell(pair[0])} against {interval_cell(pair[1])}{room})"
             sides.setdefault(order(*pair), []).append(told)
     texts = {"above": "above SFT's on", "level": "not apart from SFT's on", "below": "below SFT's on"}
     parts = [f"{text} {listed(sides[side])}" for side, text in texts.items() if side in sides]
