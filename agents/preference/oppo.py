@@ -24,8 +24,8 @@ Deviations:
 - Padding is really masked, and z is a mean over the real tokens; the authors sum over all tokens, padding included.
 - The three steps are those of the authors' human experiments; their scripted ones take 1 and 2 as one step, on the two
   halves of an unlimited batch. Step 3 uses the z of step 2 and does not encode again.
-- The triplet loss is a mean over the batch's pairs; in their human experiments it is a sum, so that a weight there is not
-  one here.
+- The triplet loss is a mean over the batch's pairs; in their human experiments it is a sum, so that their weight of it
+  is another one than ours.
 - A tie has margin 0, in both orders (theirs: in one); a label between has margin |2 label - 1|.
 - Both networks are of pre-norm blocks; the authors' encoder is a post-norm BERT. Embeddings are not dropped.
 - z is added to a step's two tokens; theirs is a token of its own. Places count within the window, not the episode, and
