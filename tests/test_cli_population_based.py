@@ -177,7 +177,20 @@ def test_without_evaluation_training_episodes_rank(tmp_path: Path) -> None:
 def test_c_morl_is_ranked_by_its_fronts(tmp_path: Path) -> None:
     """A member is a whole front: all its policies, its archive and its limits are copied."""
     words = ["c_morl", "--env", "TwoObjectiveLQR-v0", "--env-steps", "1500", "--episodes", "1", "--threads", "1"]
-    words += ["--policies", "2", "--steps", "50", "--environments", "1", "--hidden", "4", "--epochs", "1"]
+    words += [
+        "--policies",
+        "2",
+        "--steps",
+        "50",
+        "--environments",
+        "1",
+        "--greedy",
+        "0",
+        "--hidden",
+        "4",
+        "--epochs",
+        "1",
+    ]
     words += ["--init-updates", "4", "--extension-updates", "2", "--reference-point", "-9000", "-9000"]
     folder = train(tmp_path, *words, "--seed", "0", "1", "--population-based", "--eval-every-steps", "500")
     run, rows = Run.open(folder), lineage.read(folder)

@@ -98,7 +98,10 @@ class CMORLConfig(ActorCriticConfig):
         check_range(self, "value_weight", 0.0)
         for name in ("init_updates", "extension_updates", "policies", "archive", "epochs", "batch_size"):
             check_range(self, name, 1)
-        check_range(self, "greedy", 0, self.environments - 1)
+        check_range(self, "greedy", 0)
+        if self.greedy >= self.environments:
+            found = f"greedy is {self.greedy} of environments {self.environments}"
+            raise InputError(f"{found}, expected fewer: at least one copy must explore; 0 measures no greedy policies")
 
 
 class CMORL(FrontServer):
