@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+import agents
 from pbrl import rng
 from pbrl.agent import Agent, Judge, Learner, RewardLearner, Staged
 from pbrl.data import Dataset, Pairs, Preferences
@@ -120,6 +121,23 @@ class Case:
         dataset, preferences = data or tiny_data()
         learner = self.make(dataset.spec, members)
         return learner, list(training(learner, (dataset, preferences), members.dtype).run(updates, 2))
+
+
+UNINFORMED = {"bc"}
+"""Algorithms that neither rewards nor labels tell anything, on purpose."""
+
+
+def case_of(name: str) -> Case:
+    """The case of an algorithm in ``agents/``; those of several objectives get two."""
+    algorithm = agents.find(name)
+    make = algorithm.make
+    if algorithm.family == "multi_objective":
+
+        def make(spec: Spec, members: Members[Any]) -> Learner:
+            made: Learner = algorithm.make(dataclasses.replace(spec, objectives=2), members)
+            return made
+
+    return Case(name, make, algorithm.config, informed=name not in UNINFORMED)
 
 
 def output(learner: Learner, members: int, dtype: torch.dtype) -> Tensor:

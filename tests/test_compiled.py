@@ -9,7 +9,7 @@ import agents
 from pbrl.compiler import available
 from pbrl.members import sweep
 
-from .contract import Case, weights
+from .contract import case_of, weights
 
 
 @pytest.mark.slow
@@ -18,8 +18,7 @@ from .contract import Case, weights
 def test_compiled_equals_eager(name: str) -> None:
     assert available(), "this study needs a C++ compiler"
     torch.compiler.reset()
-    algorithm = agents.find(name)
-    case = Case(name, algorithm.make, algorithm.config)
+    case = case_of(name)
     eager, _ = case.train(sweep(case.small(), [0, 1]))
     compiled, _ = case.train(sweep(case.small(), [0, 1], compile=True))
     for a, b in zip(weights(eager, 1), weights(compiled, 1)):

@@ -17,7 +17,7 @@ from agents.offline.iql import IQL, IQLConfig
 from agents.on_policy.ppo import PPO, PPOConfig
 from agents.preference.cpl import CPL, CPLConfig
 from pbrl import rng
-from pbrl.agent import Learner, Metrics
+from pbrl.agent import Metrics
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, LabelledPairs, Source, Transitions
 from pbrl.members import Members
@@ -25,23 +25,13 @@ from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 from . import contract
-from .contract import CHECKS, Case
-
-UNINFORMED = {"bc"}
-"""Algorithms that neither rewards nor labels tell anything, on purpose."""
+from .contract import CHECKS, Case, case_of
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", agents.names())
 def test_contract(name: str, check: Callable[[Case], None]) -> None:
-    algorithm = agents.find(name)
-    make = algorithm.make
-    if algorithm.family == "multi_objective":
-
-        def make(spec: Spec, members: Members[Any]) -> Learner:
-            return algorithm.make(dataclasses.replace(spec, objectives=2), members)
-
-    check(Case(name, make, algorithm.config, informed=name not in UNINFORMED))
+    check(case_of(name))
 
 
 # Doubles: working learners with one planted error each.
