@@ -318,7 +318,7 @@ def test_a_limit_is_what_the_policy_gains_in_the_first_rollout_of_its_extension(
         (lambda: _bandit(None).serve(torch.tensor([1.0])), "expected 2 in a row"),
         (lambda: small(beta=1.5), "beta is 1.5"),
         (lambda: small(barrier=0.0), "barrier is 0.0"),
-        (lambda: small(greedy=2), "greedy is 2, expected at least 0 and at most 1"),
+        (lambda: small(greedy=2), "greedy is 2 of environments 2, expected fewer"),
     ],
 )
 def test_bad_input(call: Any, said: str) -> None:
