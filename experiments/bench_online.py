@@ -26,11 +26,11 @@ import agents
 import envs
 from envs import batched_mujoco, mujoco
 from pbrl import loops, rng
-from pbrl.collector import Collector
 from pbrl.compiler import available
 from pbrl.data.buffer import Buffer
 from pbrl.errors import InputError
 from pbrl.members import sweep
+from pbrl.play.collector import Collector
 
 from .command_line.options import Flag
 from .in_turns import Rate, in_turns

@@ -24,11 +24,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import agents
-from pbrl import products
 from pbrl.compiler import available
 from pbrl.data.source import Batch, LabelledPairs, Source
 from pbrl.errors import InputError
 from pbrl.members import sweep
+from pbrl.nets import products
 
 from .bench_speed import SpeedOptions, random_data
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import agents
 from agents import Algorithm
-from pbrl import products, rng
+from pbrl import rng
 from pbrl.agent import Learner, Staged
 from pbrl.compiler import available
 from pbrl.data.dataset import Dataset
@@ -32,6 +32,7 @@ from pbrl.data.segments import Segments
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members, sweep
+from pbrl.nets import products
 from pbrl.spec import Spec
 
 EPISODE = 1000

@@ -51,7 +51,7 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Agent(Learner, Protocol):
-    """A learner that acts, by what it sees alone, or by the episode so far too (``pbrl.memory.Remembering``)."""
+    """A learner that acts, by what it sees alone, or by the episode so far too (``pbrl.play.memory.Remembering``)."""
 
     def act(self, obs: Tensor, key: Tensor | None = None) -> Tensor:
         """obs [P, B, O] -> actions [P, B, A] in [-1, 1]: greedy, or sampled where there is a key [P]."""

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from . import kernels
+from .nets import kernels
 
 A = ParamSpec("A")
 R = TypeVar("R")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from . import rng
 from .errors import InputError
-from .memory import Memory, Remembering
-from .vector_env import Flags, VectorEnv
+from .play.memory import Memory, Remembering
+from .play.vector_env import Flags, VectorEnv
 
 Floats = NDArray[np.float64]
-Returns = TypeVar("Returns", float, NDArray[np.float64], NDArray[np.float32], Tensor)
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the seeds that people train with."""
@@ -56,21 +55,6 @@ class Scores:
     def mean(self) -> Floats:
         """[P] mean return over the episodes, or [P, K]."""
         return np.asarray(self.returns.mean(axis=1))
-
-
-def normalise(returns: Returns, reference: Sequence[float]) -> Returns:
-    """D4RL's scale: 100 (R - min) / (max - min) of undiscounted returns R, a number or any shape.
-
-    Args:
-        reference: [min, max], mean returns of a random policy and of an expert.
-
-    Raises:
-        InputError: not two rising numbers.
-    """
-    if len(reference) != 2 or not reference[0] < reference[1]:
-        raise InputError(f"the reference returns are {list(reference)}, expected [min, max] with min below max")
-    low, high = reference
-    return 100.0 * (returns - low) / (high - low)
 
 
 @dataclass

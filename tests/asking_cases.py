@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from agents.preference.pebble import PEBBLE, PEBBLEConfig
-from pbrl.collector import Collector
+from pbrl.asking.query_schedule import Interview, QuerySchedule
 from pbrl.data import Segments
 from pbrl.data.buffer import Buffer
 from pbrl.labelers.desk import AtOnce, Desk
@@ -18,7 +18,7 @@ from pbrl.labelers.protocols import Labeler
 from pbrl.labelers.teachers import Teacher
 from pbrl.loops import query_and_learn
 from pbrl.members import Members, sweep
-from pbrl.query_schedule import Interview, QuerySchedule
+from pbrl.play.collector import Collector
 from pbrl.spec import Spec
 
 from .tiny_env import LENGTH, TinyEnv, base_reward

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.bench_rewards import RewardsOptions, rewards
 from experiments.cli import main
-from pbrl import products
+from pbrl.nets import products
 
 
 def test_each_agent_and_number_of_members_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

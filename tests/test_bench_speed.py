@@ -10,7 +10,7 @@ import pytest
 import agents
 from experiments.bench_speed import SpeedOptions, flops_of_update, last_stage, learn_from_data, random_data, speed
 from experiments.cli import main
-from pbrl import products
+from pbrl.nets import products
 
 SMALL = {"seconds": 0.01, "obs": 3, "act": 2, "transitions": 400, "segment_length": 4, "compile": "off"}
 

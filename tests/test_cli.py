@@ -24,7 +24,7 @@ from experiments.command_line.reading import docs
 from pbrl.errors import InputError
 from pbrl.labelers.teachers import LABELERS
 from pbrl.members import is_shared, schedule_fields, sweep
-from pbrl.run import Run
+from pbrl.records.run import Run
 from pbrl.spec import Spec
 from tests.cli_cases import PAIRS, QUICK, SHORT, point_mass
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import cli
-from pbrl.run import Run
+from pbrl.records.run import Run
 
 from .test_cli_online import refused, state, train
 from .test_resume import only_run

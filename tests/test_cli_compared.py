@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments import cli
-from pbrl.run import Run
+from pbrl.records.run import Run
 from tests.test_cli_online import refused, state, train
 
 SPO = ["spo", "--env", "PointMass1D-v0", "--env-steps", "400", "--steps", "20", "--environments", "4", "--queue", "4"]

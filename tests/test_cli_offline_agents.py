@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
-from pbrl.run import Run
+from pbrl.records.run import Run
 
 from .cli_cases import point_mass
 from .test_resume import only_run

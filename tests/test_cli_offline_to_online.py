@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import cli
-from pbrl.run import Run
+from pbrl.records.run import Run
 
 from .cli_cases import point_mass
 from .test_cli_online import TINY, check, state, train

@@ -15,10 +15,10 @@ import torch
 
 import envs
 from experiments import cli
-from pbrl import checkpoint
 from pbrl.data import hdf5
 from pbrl.data.hdf5 import load
-from pbrl.run import Run
+from pbrl.records import checkpoint
+from pbrl.records.run import Run
 from tests.cli_cases import point_mass
 from tests.test_resume import only_run, start
 

@@ -12,7 +12,7 @@ import torch
 from experiments import cli
 from pbrl import rng
 from pbrl.data import By, Pairs, Preferences, load
-from pbrl.run import Run
+from pbrl.records.run import Run
 
 from .cli_cases import point_mass
 from .test_resume import only_run

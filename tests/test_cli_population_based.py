@@ -14,9 +14,9 @@ import torch
 
 from experiments import cli
 from experiments.reports import report
-from pbrl import checkpoint, lineage
 from pbrl.errors import InputError
-from pbrl.run import Run
+from pbrl.records import checkpoint, lineage
+from pbrl.records.run import Run
 from tests.cli_cases import point_mass
 from tests.test_resume import only_run, start
 

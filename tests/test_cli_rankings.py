@@ -16,7 +16,7 @@ from pbrl.data.segments import Segments
 from pbrl.errors import InputError
 from pbrl.labelers.ranker import rank
 from pbrl.labelers.teachers import partial_return_labeler
-from pbrl.run import Run
+from pbrl.records.run import Run
 from tests.test_cli_users import only_run, ruled
 
 KEY = rng.keys([3])[0]

@@ -15,8 +15,8 @@ from experiments.command_line.options import LabelOptions
 from experiments.command_line.problem import Answers, answers
 from pbrl.data import Dataset, Pairs, hdf5, load
 from pbrl.labelers.teachers import partial_return_labeler
+from pbrl.records.run import Run
 from pbrl.rng import keys
-from pbrl.run import Run
 from tests.cli_cases import point_mass
 
 SMALL = ["--reward-hidden", "16", "--hidden", "8", "--batch-size", "8", "--latent", "2", "--context", "8"]

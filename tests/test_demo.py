@@ -29,8 +29,8 @@ from experiments.reports.findings import findings
 from experiments.reports.rows import GAPS, Row
 from pbrl import data
 from pbrl.data import Dataset, hdf5
+from pbrl.data.reference_scores import normalise
 from pbrl.errors import InputError
-from pbrl.evaluation import normalise
 from pbrl.members import sweep
 from tests.data_cases import dataset as make_dataset
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pbrl import direct_preference as direct
 from pbrl.errors import InputError
+from pbrl.parts import direct_preference as direct
 from pbrl.theory.alignment_bandit import AlignmentBandit, divergent_optimum, minimise
 
 DOUBLE = torch.float64

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from pbrl.errors import InputError
-from pbrl.vector_env import RestartableEnv
+from pbrl.play.vector_env import RestartableEnv
 
 IDS = ["PointMass-v0", "Hopper-v5", "Reacher-v5"]
 

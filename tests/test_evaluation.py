@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pbrl import rng
+from pbrl.data.reference_scores import normalise
 from pbrl.errors import InputError
-from pbrl.evaluation import EVALUATION_SEED, evaluate, normalise, rollout
-from pbrl.memory import Memory
+from pbrl.evaluation import EVALUATION_SEED, evaluate, rollout
+from pbrl.play.memory import Memory
 from pbrl.spec import Spec
 
 HORIZON = 6

@@ -13,9 +13,9 @@ from agents.offline.a2pr import A2PR, A2PRConfig, guide
 from agents.offline.bc import BC, BCConfig
 from agents.offline.td3_bc import TD3BC, TD3BCConfig, climb
 from pbrl import rng
-from pbrl.action_vae import StackedActionVAE
 from pbrl.members import sweep
-from pbrl.nets import through
+from pbrl.nets.action_vae import StackedActionVAE
+from pbrl.nets.mlp import through
 from pbrl.spec import Spec
 
 from .twins import (

@@ -16,14 +16,15 @@ import envs
 from agents.multi_objective.c_morl import CMORL, CMORLConfig
 from agents.on_policy.ppo import PPO, PPOConfig
 from envs.multi_objective.analytic import Bandit
-from pbrl import archive, constraints, grouped, pareto, rng
-from pbrl.archive import Archive
+from pbrl import grouped, rng
 from pbrl.data.rollout import Rollout
-from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
+from pbrl.fronts import archive, constraints, pareto
+from pbrl.fronts.archive import Archive
 from pbrl.loops import Playing, on_policy
 from pbrl.members import sweep
-from pbrl.nets import StackedLinear
+from pbrl.nets.mlp import StackedLinear
+from pbrl.parts.episode_returns import EpisodeReturns
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64

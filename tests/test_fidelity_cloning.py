@@ -15,10 +15,10 @@ from agents.preference.sft import SFT, SFTConfig
 from pbrl import rng
 from pbrl.data import Dataset, Pairs
 from pbrl.data.source import LabelledPairs, Source, Transitions
-from pbrl.heads import Kind
 from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import offline
 from pbrl.members import sweep
+from pbrl.nets.heads import Kind
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from agents.preference.cpl_kl import CPLKL, CPLKLConfig
 from agents.preference.dpo import DPO, DPOConfig, Objective, segment_loss
-from pbrl import direct_preference as direct
 from pbrl import rng
 from pbrl.data.source import LabelledPairs
 from pbrl.errors import InputError
 from pbrl.members import sweep
+from pbrl.parts import direct_preference as direct
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64

@@ -11,8 +11,8 @@ from torch import Tensor
 from agents.off_policy.mdpo_off_policy import MDPOOffPolicy, MDPOOffPolicyConfig
 from pbrl.data.source import Transitions
 from pbrl.errors import InputError
-from pbrl.heads import TanhGaussian
 from pbrl.members import Members, sweep
+from pbrl.nets.heads import TanhGaussian
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64

@@ -14,13 +14,13 @@ from agents.off_policy.sac import SAC, SACConfig
 from agents.off_policy.td3 import TD3, TD3Config
 from envs import point_mass
 from pbrl import evaluation, rng
-from pbrl.collector import Collector
 from pbrl.data.buffer import Buffer
 from pbrl.data.source import Transitions
-from pbrl.heads import StackedPolicy
 from pbrl.loops import online
 from pbrl.members import sweep
-from pbrl.nets import StackedMLP
+from pbrl.nets.heads import StackedPolicy
+from pbrl.nets.mlp import StackedMLP
+from pbrl.play.collector import Collector
 from pbrl.spec import Spec
 
 OBS, A, B = 3, 2, 5

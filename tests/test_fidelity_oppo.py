@@ -18,7 +18,7 @@ from pbrl.data.windows import Compared, Windows, halves, returns_ahead
 from pbrl.errors import InputError
 from pbrl.loops import offline
 from pbrl.members import sweep
-from pbrl.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy
+from pbrl.nets.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy
 from pbrl.spec import Spec
 
 from .contract import tiny_data, weights

@@ -13,15 +13,16 @@ import envs
 from agents.off_policy.sac import SAC
 from agents.preference.pebble import PEBBLE, PEBBLEConfig
 from agents.preference.reward_model import RewardModel, RewardModelConfig
-from pbrl import evaluation, losses, queries, rng
-from pbrl.collector import Collector
+from pbrl import evaluation, losses, rng
+from pbrl.asking import queries
+from pbrl.asking.query_schedule import Interview, QuerySchedule
 from pbrl.data.buffer import Buffer
 from pbrl.labelers.desk import AtOnce
 from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import query_and_learn
 from pbrl.loops.fit_reward import fit_reward
 from pbrl.members import sweep
-from pbrl.query_schedule import Interview, QuerySchedule
+from pbrl.play.collector import Collector
 
 from .asking_cases import SMALL, SPEC, same
 

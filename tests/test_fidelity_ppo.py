@@ -19,8 +19,8 @@ from pbrl.data.rollout import Rollout
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
 from pbrl.members import sweep
-from pbrl.nets import StackedLinear, StackedMLP
-from pbrl.running import RewardScale, RunningMoments, RunningNormalizer
+from pbrl.nets.mlp import StackedLinear, StackedMLP
+from pbrl.nets.running import RewardScale, RunningMoments, RunningNormalizer
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64

@@ -13,9 +13,9 @@ from agents.offline_to_online.ro2o import RO2O, RO2OConfig
 from pbrl import rng
 from pbrl.data.source import Transitions
 from pbrl.errors import InputError
-from pbrl.heads import TanhGaussian
 from pbrl.members import sweep
-from pbrl.nets import StackedMLP
+from pbrl.nets.heads import TanhGaussian
+from pbrl.nets.mlp import StackedMLP
 
 from .twins import DOUBLE, SPEC, A, B, assert_same, constant, noise_batch
 

@@ -14,13 +14,13 @@ import envs
 from agents.on_policy.ppo import PPO, PPOConfig
 from agents.preference.spo import SPO, SPOConfig
 from pbrl import evaluation, rng
-from pbrl.arena import Arena
 from pbrl.data import Pairs, Preferences
 from pbrl.data.rollout import Rollout
 from pbrl.errors import InputError
 from pbrl.labelers.protocols import Labeler
 from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import Playing, on_policy
+from pbrl.loops.arena import Arena
 from pbrl.members import sweep
 from pbrl.spec import Spec
 from pbrl.theory.games import (

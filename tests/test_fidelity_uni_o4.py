@@ -15,11 +15,11 @@ from agents.offline_to_online.uni_o4 import UniO4, UniO4Config
 from pbrl import rng
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Transitions
-from pbrl.dynamics import StackedDynamics, am_q
 from pbrl.errors import InputError
 from pbrl.members import sweep
+from pbrl.nets.dynamics import StackedDynamics, am_q
 from pbrl.optim import Adam, minimise
-from pbrl.policy_ensemble import disagreeing, gaussian
+from pbrl.parts.policy_ensemble import disagreeing, gaussian
 
 from .twins import DOUBLE, SPEC, A, B, noise_batch, numbers, weights
 

@@ -16,13 +16,14 @@ import agents
 import envs
 from experiments.datasets.make import make_data
 from pbrl import evaluation, loops
-from pbrl.collector import Collector
 from pbrl.data import Dataset
 from pbrl.data.buffer import Buffer, Replay
+from pbrl.data.reference_scores import normalise
 from pbrl.data.source import Source
 from pbrl.handover import Handover, handover
 from pbrl.members import sweep
-from pbrl.vector_env import Flags, RestartableEnv
+from pbrl.play.collector import Collector
+from pbrl.play.vector_env import Flags, RestartableEnv
 
 ENV = "PointMass1D-v0"
 EPISODES = 5
@@ -83,4 +84,4 @@ def score(learner: Any, data: Dataset, members: int) -> np.ndarray[Any, np.dtype
     played = evaluation.rollout(learner.act, env, members=members, episodes=EPISODES)
     env.close()
     low, high = data.info["reference"]
-    return evaluation.normalise(played.mean, (float(low), float(high)))
+    return normalise(played.mean, (float(low), float(high)))

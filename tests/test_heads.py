@@ -12,7 +12,7 @@ from torch import Tensor
 from torch import distributions as D
 
 from pbrl import rng
-from pbrl.heads import Categorical, Deterministic, Gaussian, Kind, StackedPolicy, TanhGaussian
+from pbrl.nets.heads import Categorical, Deterministic, Gaussian, Kind, StackedPolicy, TanhGaussian
 
 DOUBLE = torch.float64
 KEY = rng.keys([21])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,10 +71,10 @@ def test_every_file_keeps_the_rule() -> None:
         ("agents/offline/bc.py", "from experiments.cli import main", "imports experiments"),
         ("envs/mujoco.py", "if False:\n    import experiments", ":2 imports experiments"),
         ("agents/preference/p_iql.py", "from agents.offline.iql import IQL", "imports its own package by name"),
-        ("pbrl/heads.py", "from pbrl.nets import StackedMLP", "imports its own package by name"),
-        ("pbrl/heads.py", "from .. import envs", "climbs out of pbrl"),
+        ("pbrl/nets/heads.py", "from pbrl.nets.mlp import StackedMLP", "imports its own package by name"),
+        ("pbrl/losses.py", "from .. import envs", "climbs out of pbrl"),
         ("pbrl/data/files.py", "from ...envs import make", "climbs out of pbrl"),
-        ("pbrl/heads.py", "from tests import tabular", "imports the tests"),
+        ("pbrl/nets/heads.py", "from tests import tabular", "imports the tests"),
     ],
 )
 def test_a_planted_violation_is_seen(file: str, text: str, complaint: str) -> None:
@@ -86,13 +87,42 @@ def test_a_planted_violation_is_seen(file: str, text: str, complaint: str) -> No
     ("file", "text"),
     [
         ("experiments/cli.py", "import agents, envs, pbrl\nfrom . import data_make"),
-        ("agents/offline/bc.py", "import torch\nfrom pbrl.nets import StackedMLP\nfrom ..preference import cpl"),
+        ("agents/offline/bc.py", "import torch\nfrom pbrl.nets.mlp import StackedMLP\nfrom ..preference import cpl"),
         ("pbrl/data/files.py", "from .. import rng\nfrom .dataset import Dataset\nimport h5py, minari"),
-        ("pbrl/heads.py", "import environs\nimport agentsmith.pbrl"),  # names that only look alike
+        ("pbrl/nets/heads.py", "import environs\nimport agentsmith.pbrl"),  # names that only look alike
     ],
 )
 def test_what_is_allowed_is_not_reported(file: str, text: str) -> None:
     assert violations(Path(file), text) == []
+
+
+def rooms(files: dict[Path, str]) -> dict[str, set[str]]:
+    """Which folders and files at the top of pbrl each of them imports, by files (relative to the root) and texts."""
+    found: dict[str, set[str]] = {}
+    for file, text in files.items():
+        home = file.with_suffix("").parts
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                source = [*home[: len(home) - node.level], *(node.module or "").split(".")]
+                names = [alias.name for alias in node.names] if source == ["pbrl", ""] else source[1:2]
+                found.setdefault(home[1], set()).update(set(names) - {home[1]})
+    return found
+
+
+def test_no_folder_of_pbrl_imports_itself_by_way_of_another() -> None:
+    files = {path: (ROOT / path).read_text() for path in FILES if path.parts[0] == "pbrl"}
+    order = list(graphlib.TopologicalSorter(rooms(files)).static_order())
+    assert order.index("errors") < order.index("rng") < order.index("nets") < order.index("parts")
+
+
+def test_a_planted_circle_is_seen() -> None:
+    files = {
+        Path("pbrl/data/scores.py"): "from ..evaluation import rollout",
+        Path("pbrl/evaluation.py"): "from . import play",
+        Path("pbrl/play/memory.py"): "def f():\n    from ..data.source import Source",
+    }
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(rooms(files)).prepare()
 
 
 def test_importing_the_library_loads_no_slow_or_optional_package() -> None:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pbrl import kernels, rng
-from pbrl.nets import StackedMLP
+from pbrl import rng
+from pbrl.nets import kernels
+from pbrl.nets.mlp import StackedMLP
 
 SHAPES = [  # networks, of which so many share an input, rows, widths
     (1, 1, 256, (11, 64, 64, 1)),

@@ -20,7 +20,7 @@ from experiments.labelling.store import Conflict, Store
 from pbrl.data import Pairs, Segments
 from pbrl.errors import InputError
 from pbrl.labelers.desk import Question
-from pbrl.run import Run
+from pbrl.records.run import Run
 from pbrl.spec import Spec
 
 from .label_cases import Client, served

@@ -17,11 +17,11 @@ from experiments.labelling.app import PAGE
 from experiments.labelling.desk import PageDesk
 from experiments.labelling.server import DATABASE
 from experiments.labelling.store import Store
-from pbrl.collector import Collector
+from pbrl.asking.query_schedule import Interview, QuerySchedule
 from pbrl.data.buffer import Buffer
 from pbrl.loops import query_and_learn
 from pbrl.members import sweep
-from pbrl.query_schedule import Interview, QuerySchedule
+from pbrl.play.collector import Collector
 
 from .asking_cases import SMALL
 from .page_cases import CHROMIUM, SLOWLY, Server, browsing, fill_folder, serving

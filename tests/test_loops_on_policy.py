@@ -16,7 +16,7 @@ from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
-from pbrl.vector_env import Flags, RestartableEnv
+from pbrl.play.vector_env import Flags, RestartableEnv
 
 from .contract import tiny_data
 from .tiny_env import LENGTH, Array, TinyEnv, base_reward

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.compiler import available, compiled
-from pbrl.nets import Activation, Init, Normalizer, StackedLinear, StackedMLP, dropout, freeze, linear
+from pbrl.nets.mlp import Activation, Init, Normalizer, StackedLinear, StackedMLP, dropout, freeze, linear
 from pbrl.spec import Spec
 
 DOUBLE = torch.float64
@@ -267,7 +267,7 @@ def test_many_rows_in_blocks_are_the_same_network(
     x = rng.normal(rng.fold(keys, "x"), *copies, 23, 4, dtype=torch.float64).requires_grad_()
     whole = net(x, keys)
     grads = torch.autograd.grad(whole.square().sum(), [x, *net.parameters()])
-    monkeypatch.setattr("pbrl.nets._BLOCK", 5)
+    monkeypatch.setattr("pbrl.nets.mlp._BLOCK", 5)
     blocks = net(x, keys)
     assert blocks.shape == whole.shape
     torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-12)

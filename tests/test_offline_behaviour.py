@@ -12,12 +12,12 @@ from agents.offline.awac import AWAC, AWACConfig
 from agents.offline.bc import BC, BCConfig
 from agents.offline.iql import IQL, IQLConfig
 from pbrl import rng
-from pbrl.collector import Collector
 from pbrl.data import Dataset
 from pbrl.data.buffer import Buffer, Replay
 from pbrl.data.source import Source, Transitions
 from pbrl.loops import offline, online
 from pbrl.members import sweep
+from pbrl.play.collector import Collector
 from pbrl.spec import Spec
 
 from .tiny_env import TinyEnv, base_reward

@@ -18,14 +18,14 @@ from agents.offline.iql import IQL, IQLConfig
 from envs.point_mass import PointMass, Problem
 from pbrl import rng
 from pbrl.agent import Agent, Metrics
-from pbrl.collector import Collector, EnvFault
 from pbrl.data.buffer import Buffer, Replay
 from pbrl.data.source import Batch, Source
 from pbrl.errors import InputError
 from pbrl.loops import offline, online
 from pbrl.members import sweep
+from pbrl.play.collector import Collector, EnvFault
+from pbrl.play.vector_env import RestartableEnv
 from pbrl.spec import Spec
-from pbrl.vector_env import RestartableEnv
 
 from .data_cases import dataset
 

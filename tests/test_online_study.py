@@ -27,7 +27,7 @@ from experiments.reports.online_tables import change_table, regret_table
 from experiments.reports.rows import Row
 from pbrl import handover
 from pbrl.errors import InputError
-from pbrl.run import Run
+from pbrl.records.run import Run
 
 POINT_MASS = TASKS["local/pointmass/medium-v1"]
 TINY = Scale(seeds=(0, 1), evaluations=2, share=0.02)

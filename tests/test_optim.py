@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pbrl import rng
-from pbrl.nets import StackedMLP
+from pbrl.nets.mlp import StackedMLP
 from pbrl.optim import Adam, minimise, track
 
 DOUBLE = torch.float64

@@ -15,16 +15,7 @@ from pbrl import rng
 from pbrl.errors import InputError
 from pbrl.loops import Playing, on_policy
 from pbrl.members import Members, sweep
-from pbrl.population_based import (
-    Explored,
-    copy_members,
-    exploit,
-    explore,
-    places,
-    set_values,
-    stacked,
-    values_of,
-)
+from pbrl.parts.population_based import Explored, copy_members, exploit, explore, places, set_values, stacked, values_of
 
 DOUBLE = torch.float64
 KEY = rng.keys([3])[0]

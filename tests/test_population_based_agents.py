@@ -16,7 +16,7 @@ import agents
 from pbrl.agent import Learner
 from pbrl.errors import InputError
 from pbrl.members import Members, is_shared
-from pbrl.population_based import copy_members, places, set_values, stacked, values_of
+from pbrl.parts.population_based import copy_members, places, set_values, stacked, values_of
 
 from .contract import Case, tiny_data, weights
 from .training import training

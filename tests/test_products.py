@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pbrl import products, rng
-from pbrl.products import Kernel, affine, get_precision, kernel, set_precision
+from pbrl import rng
+from pbrl.nets import products
+from pbrl.nets.products import Kernel, affine, get_precision, kernel, set_precision
 
 HAS_ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 TOLERANCE: dict[Kernel, float] = {

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pbrl import rng
+from pbrl.asking.queries import Query, candidates, choose, disagreement, entropy, k_centre, largest
 from pbrl.errors import InputError
-from pbrl.queries import Query, candidates, choose, disagreement, entropy, k_centre, largest
 
 DOUBLE = torch.float64
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from agents.off_policy.sac import SAC, SACConfig
 from agents.preference.cpl import CPL, CPLConfig
 from pbrl.agent import ForgetsCritic, Metrics
+from pbrl.asking.queries import Query
+from pbrl.asking.query_schedule import QuerySchedule
 from pbrl.data.buffer import Buffer
 from pbrl.data.source import Batch
 from pbrl.errors import InputError
@@ -21,8 +23,6 @@ from pbrl.labelers.desk import Answer, AtOnce, Question
 from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import query_and_learn
 from pbrl.members import sweep
-from pbrl.queries import Query
-from pbrl.query_schedule import QuerySchedule
 
 from .asking_cases import BY_SIGHT, SCHEDULE, SMALL, SPEC, STEPS, Case, case, same
 

@@ -16,8 +16,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from experiments.cli import main
-from pbrl import checkpoint
 from pbrl.data import hdf5
+from pbrl.records import checkpoint
 from tests.data_cases import dataset
 
 UPDATES = 300

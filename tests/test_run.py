@@ -13,10 +13,10 @@ import torch
 
 from agents.offline.bc import BC, BCConfig
 from agents.offline.iql import IQL, IQLConfig
-from pbrl import checkpoint
 from pbrl.errors import InputError
 from pbrl.members import sweep
-from pbrl.run import Record, Run
+from pbrl.records import checkpoint
+from pbrl.records.run import Record, Run
 from pbrl.spec import Spec
 
 SPEC = Spec("toy", obs_size=3, act_size=2)

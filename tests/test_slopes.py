@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pbrl import rng
-from pbrl.nets import StackedMLP
-from pbrl.slopes import value_and_slope
+from pbrl.nets.mlp import StackedMLP
+from pbrl.nets.slopes import value_and_slope
 
 DOUBLE = torch.float64
 KEYS = rng.keys([1, 2])

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pbrl import rng
-from pbrl.state_entropy import RunningScale, nearest, state_entropy
+from pbrl.asking.state_entropy import RunningScale, nearest, state_entropy
 
 DOUBLE = torch.float64
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.errors import InputError
-from pbrl.transformers import (
+from pbrl.nets.transformers import (
     Activation,
     StackedAttention,
     StackedEmbedding,

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import GoesOnline, Learner, Staged
-from pbrl.arena import Arena, Compared
-from pbrl.collector import Collector
 from pbrl.data import By, Dataset, Preferences, Rankings
 from pbrl.data.buffer import Buffer
 from pbrl.data.source import Source
 from pbrl.labelers.teachers import partial_return_labeler
 from pbrl.loops import Playing, offline, on_policy, online
+from pbrl.loops.arena import Arena, Compared
+from pbrl.play.collector import Collector
 
 from .tiny_env import TinyEnv
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.data.source import Transitions
-from pbrl.heads import StackedPolicy
-from pbrl.nets import StackedMLP
+from pbrl.nets.heads import StackedPolicy
+from pbrl.nets.mlp import StackedMLP
 from pbrl.spec import Spec
 
 OBS, A, B = 3, 2, 5

@@ -15,8 +15,8 @@ Deviations:
 - The constraint is enforced, in raw returns. The released code's term is none (see ``reference`` below): its threshold
   moves with the policy, and its gradient does not know how actions change G_j.
 - With G_j the mean of finished episodes and its change within an update from the ratios, the barrier is a weight on
-  each objective's advantage (``pbrl.constraints``); their sum is divided by its deviation. Where a limit is broken,
-  only the broken objectives are followed until all hold again.
+  each objective's advantage (``pbrl.fronts.constraints``); their sum is divided by its deviation. Where a limit is
+  broken, only the broken objectives are followed until all hold again.
 - beta G is G - (1 - beta) |G|, since beta G of a negative return would lie above it.
 - A limit is taken from what the policy gains in the first rollout of its extension, with actions drawn, as what has
   to hold it is: the archive's value is a greedy policy's, and the luckiest of many.
@@ -36,20 +36,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl import grouped, losses, pareto, rng
-from pbrl.actor_critic import ActorCritic, ActorCriticConfig
+from pbrl import grouped, losses, rng
 from pbrl.agent import Metrics
-from pbrl.archive import Archive
 from pbrl.compiler import compiled
-from pbrl.constraints import released_barrier
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
-from pbrl.episode_returns import EpisodeReturns
 from pbrl.errors import InputError
-from pbrl.extension import Constraint, Extension
-from pbrl.front_server import FrontServer
+from pbrl.fronts import pareto
+from pbrl.fronts.archive import Archive
+from pbrl.fronts.constraints import released_barrier
+from pbrl.fronts.extension import Constraint, Extension
+from pbrl.fronts.front_server import FrontServer
 from pbrl.members import Members, check_range, shared
 from pbrl.optim import Adam, minimise
+from pbrl.parts.actor_critic import ActorCritic, ActorCriticConfig
+from pbrl.parts.episode_returns import EpisodeReturns
 from pbrl.spec import Spec
 
 

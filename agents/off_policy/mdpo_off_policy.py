@@ -28,9 +28,9 @@ from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
 from pbrl.errors import InputError
-from pbrl.heads import StackedPolicy, TanhGaussian
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, critics, freeze, through
+from pbrl.nets.heads import StackedPolicy, TanhGaussian
+from pbrl.nets.mlp import Normalizer, critics, freeze, through
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from pbrl import rng
-from pbrl.action_vae import StackedActionVAE
 from pbrl.agent import Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import StackedMLP, through
+from pbrl.nets.action_vae import StackedActionVAE
+from pbrl.nets.mlp import StackedMLP, through
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 

@@ -26,9 +26,9 @@ from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
-from pbrl.heads import Head, Kind, StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, critics
+from pbrl.nets.heads import Head, Kind, StackedPolicy
+from pbrl.nets.mlp import Normalizer, critics
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 

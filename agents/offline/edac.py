@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pbrl.data.source import Transitions
 from pbrl.members import Members, check_range
-from pbrl.slopes import value_and_slope
+from pbrl.nets.slopes import value_and_slope
 from pbrl.spec import Spec
 
 from .sac_n import SACN, SACNConfig

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pbrl.data.source import Transitions
 from pbrl.members import Members, check_range
-from pbrl.nets import through
+from pbrl.nets.mlp import through
 from pbrl.spec import Spec
 
 from ..off_policy.td3 import TD3, TD3Config

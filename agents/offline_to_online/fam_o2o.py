@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from pbrl import losses, rng
 from pbrl.agent import Count
 from pbrl.data.source import Transitions, Wants
-from pbrl.heads import Head, StackedPolicy, TanhGaussian
 from pbrl.members import Members, check_range, shared
-from pbrl.nets import StackedMLP
+from pbrl.nets.heads import Head, StackedPolicy, TanhGaussian
+from pbrl.nets.mlp import StackedMLP
 from pbrl.optim import Adam
 from pbrl.spec import Spec
 

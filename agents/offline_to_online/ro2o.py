@@ -28,8 +28,8 @@ from torch import Tensor
 from pbrl import losses, rng
 from pbrl.agent import Metrics
 from pbrl.data.source import Batch, Transitions
-from pbrl.heads import TanhGaussian
 from pbrl.members import Members, check_range, shared
+from pbrl.nets.heads import TanhGaussian
 from pbrl.spec import Spec
 
 from ..off_policy.sac import SAC, SACConfig

@@ -5,8 +5,8 @@
        L = -sum_i E[ log pi_i(a|s) + alpha (log pi_i(a|s) - max_{j != i} log pi_j(a|s)) ]
 2. Each clone is improved offline by PPO's clipped loss at states of the data, with actions drawn by its last accepted
    policy and A = Q - V standardised, weighed by omega where positive and by 1 - omega where negative. Every
-   ``select_every`` updates it is played in the models, and accepted where its mean Q there (``pbrl.dynamics.am_q``) is
-   the best so far.
+   ``select_every`` updates it is played in the models, and accepted where its mean Q there is the best so far
+   (``pbrl.nets.dynamics.am_q``).
 3. Online, PPO goes on with the accepted policy whose AM-Q is highest, its mean and deviation being what they were, with
    V, and with the data's normalisation.
 
@@ -31,18 +31,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl import losses, passes, rng
+from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Transitions, Wants
-from pbrl.dynamics import StackedDynamics, am_q
-from pbrl.heads import Gaussian
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, critics
+from pbrl.nets.dynamics import StackedDynamics, am_q
+from pbrl.nets.heads import Gaussian
+from pbrl.nets.mlp import Normalizer, StackedMLP, critics
 from pbrl.optim import Adam, minimise, track
-from pbrl.passes import PassesConfig
-from pbrl.policy_ensemble import PolicyEnsemble, PolicyEnsembleConfig, gaussian
+from pbrl.parts import passes
+from pbrl.parts.passes import PassesConfig
+from pbrl.parts.policy_ensemble import PolicyEnsemble, PolicyEnsembleConfig, gaussian
 from pbrl.spec import Spec
 
 

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from pbrl import losses
-from pbrl.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.agent import Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch
 from pbrl.members import Members, check_range, shared
 from pbrl.optim import Adam, minimise
+from pbrl.parts.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.spec import Spec
 
 

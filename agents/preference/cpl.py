@@ -30,9 +30,9 @@ from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
-from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Init, Normalizer
+from pbrl.nets.heads import StackedPolicy
+from pbrl.nets.mlp import Init, Normalizer
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 

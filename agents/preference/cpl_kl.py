@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pbrl.data.source import LabelledPairs
 from pbrl.errors import InputError
-from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, shared
-from pbrl.nets import freeze
+from pbrl.nets.heads import StackedPolicy
+from pbrl.nets.mlp import freeze
 from pbrl.optim import track
 from pbrl.spec import Spec
 

@@ -1,7 +1,7 @@
 """DPO on segments: direct preference objectives of log-ratios to a cloned policy (Rafailov et al., NeurIPS 2023).
 
-With u = sum_t (log pi(a_t|s_t) - log pi_ref(a_t|s_t)) of a segment, a loss of ``pbrl.direct_preference``, the file that
-the exact checks of theory use too:
+With u = sum_t (log pi(a_t|s_t) - log pi_ref(a_t|s_t)) of a segment, a loss of ``pbrl.parts.direct_preference``, the
+file that the exact checks of theory use too:
 
     dpo             -log sigmoid(beta (u+ - u-))                   equation 7
     ipo             (beta (u+ - u-) - 1/2)^2                       IPO (Azar et al., AISTATS 2024), times beta^2
@@ -27,15 +27,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pbrl import direct_preference as direct
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
-from pbrl.heads import StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Init, Normalizer, freeze
+from pbrl.nets.heads import StackedPolicy
+from pbrl.nets.mlp import Init, Normalizer, freeze
 from pbrl.optim import Adam, minimise, track
+from pbrl.parts import direct_preference as direct
 from pbrl.spec import Spec
 
 from .cpl import cloning, step_log_prob

@@ -36,9 +36,9 @@ from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Wants
 from pbrl.data.successors import successors
 from pbrl.errors import InputError
-from pbrl.heads import Kind, StackedPolicy
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Normalizer, StackedMLP, critics
+from pbrl.nets.heads import Kind, StackedPolicy
+from pbrl.nets.mlp import Normalizer, StackedMLP, critics
 from pbrl.optim import Adam, minimise, track
 from pbrl.spec import Spec
 

@@ -46,12 +46,12 @@ from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.data.windows import Compared, Windows, halves, returns_ahead
 from pbrl.errors import InputError
-from pbrl.heads import Deterministic
 from pbrl.members import Members, check_range, shared
-from pbrl.memory import Memory
-from pbrl.nets import Normalizer
+from pbrl.nets.heads import Deterministic
+from pbrl.nets.mlp import Normalizer
+from pbrl.nets.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy, pieces
 from pbrl.optim import Adam, minimise
-from pbrl.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy, pieces
+from pbrl.play.memory import Memory
 from pbrl.spec import Spec
 
 _NOISE, _ENCODER, _POLICY = range(3)  # purposes of keys; the compiler cannot hash words

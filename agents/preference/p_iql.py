@@ -27,7 +27,7 @@ from torch import Tensor
 from pbrl.data.files import about
 from pbrl.data.source import Source
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.reward_first import R, RewardFirst
+from pbrl.parts.reward_first import R, RewardFirst
 from pbrl.spec import Spec
 
 from ..offline.iql import IQL, IQLConfig

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 from pbrl import rng
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import critics
-from pbrl.reward_first import RewardFirst
+from pbrl.nets.mlp import critics
+from pbrl.parts.reward_first import RewardFirst
 from pbrl.spec import Spec
 
 from ..off_policy.sac import SAC, SACConfig

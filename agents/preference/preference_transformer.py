@@ -39,11 +39,11 @@ from pbrl.data.dataset import Dataset
 from pbrl.data.histories import relabel
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.errors import InputError
-from pbrl.history_reward import StackedHistoryReward
 from pbrl.members import Members, check_range, shared
-from pbrl.nets import Normalizer
+from pbrl.nets.history_reward import StackedHistoryReward
+from pbrl.nets.mlp import Normalizer
+from pbrl.nets.sequences import Layout
 from pbrl.optim import Adam, minimise
-from pbrl.sequences import Layout
 from pbrl.spec import Spec
 
 from .reward_model import Aggregate

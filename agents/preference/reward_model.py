@@ -35,13 +35,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pbrl import losses, queries, rng
+from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
+from pbrl.asking import queries
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, RankedLists, Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Activation, Normalizer, StackedMLP
+from pbrl.nets.mlp import Activation, Normalizer, StackedMLP
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 

@@ -18,9 +18,9 @@ from pbrl import rng
 from pbrl.agent import Count, Metrics
 from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Wants
-from pbrl.heads import Head, Kind, StackedPolicy, segment_likelihood
 from pbrl.members import Members, check_range, check_sizes, shared
-from pbrl.nets import Init, Normalizer
+from pbrl.nets.heads import Head, Kind, StackedPolicy, segment_likelihood
+from pbrl.nets.mlp import Init, Normalizer
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
 

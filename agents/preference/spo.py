@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from pbrl import rng
-from pbrl.actors import StackedActor
 from pbrl.agent import Metrics
 from pbrl.data.source import Batch
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, shared
-from pbrl.running import RunningNormalizer
+from pbrl.nets.actors import StackedActor
+from pbrl.nets.running import RunningNormalizer
 from pbrl.spec import Spec
 
 from ..on_policy.ppo import PPO, PPOConfig
@@ -92,12 +92,12 @@ class SPO(PPO):
 
     @property
     def queue(self) -> int:
-        """See ``pbrl.arena.Compared``."""
+        """See ``pbrl.loops.arena.Compared``."""
         return self.comparing.queue
 
     @property
     def opponents(self) -> int:
-        """See ``pbrl.arena.Compared``."""
+        """See ``pbrl.loops.arena.Compared``."""
         return self.comparing.opponents
 
     def update(self, batch: Batch) -> Metrics:

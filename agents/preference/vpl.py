@@ -42,9 +42,9 @@ from pbrl.data.dataset import Dataset
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
+from pbrl.nets.user_rewards import UserRewards
 from pbrl.optim import Adam, minimise
 from pbrl.spec import Spec
-from pbrl.user_rewards import UserRewards
 
 from ..offline.iql import IQL, IQLConfig
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pbrl import direct_preference as direct
 from pbrl.losses import bradley_terry
+from pbrl.parts import direct_preference as direct
 from pbrl.theory.alignment_bandit import AlignmentBandit, divergent_optimum, minimise, pairs
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.mdps import Floats

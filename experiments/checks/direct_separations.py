@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from torch import Tensor
 
-from pbrl import direct_preference as direct
 from pbrl.data.files import replacing
 from pbrl.figures import FAINT, PALETTE, STYLE
+from pbrl.parts import direct_preference as direct
 from pbrl.theory.alignment_bandit import AlignmentBandit
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.figures import rates

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from pbrl import direct_preference as direct
+from pbrl.parts import direct_preference as direct
 from pbrl.theory.alignment_bandit import minimise
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.discounted import backup, policy_value

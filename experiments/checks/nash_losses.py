@@ -7,7 +7,7 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor
 
-from pbrl import direct_preference as direct
+from pbrl.parts import direct_preference as direct
 from pbrl.theory.alignment_bandit import minimise
 from pbrl.theory.check import Check, Control, Measured, Trial
 from pbrl.theory.mdps import Floats

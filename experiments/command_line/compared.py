@@ -1,4 +1,4 @@
-"""Labels of agents whose own trajectories are compared while they learn (``pbrl.arena``)."""
+"""Labels of agents whose own trajectories are compared while they learn (``pbrl.loops.arena``)."""
 
 from __future__ import annotations
 

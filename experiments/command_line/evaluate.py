@@ -26,10 +26,11 @@ from pbrl import rng
 from pbrl.agent import Agent, Personal
 from pbrl.data.answered import answered
 from pbrl.data.files import replacing
+from pbrl.data.reference_scores import normalise
 from pbrl.errors import InputError
-from pbrl.evaluation import Scores, normalise
-from pbrl.front import Frontier
-from pbrl.run import Run
+from pbrl.evaluation import Scores
+from pbrl.fronts.front import Frontier
+from pbrl.records.run import Run
 
 from .evaluate_front import check_front, check_weights, front_lines
 from .options import Count, Flag, Name, Number

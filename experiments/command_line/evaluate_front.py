@@ -11,13 +11,13 @@ import torch
 from rich.table import Table
 
 import envs
-from pbrl import front as fronts
-from pbrl import pareto
 from pbrl.agent import Learner
 from pbrl.errors import InputError
 from pbrl.evaluation import Floats, rollout
-from pbrl.front import Frontier
-from pbrl.run import Run
+from pbrl.fronts import front as fronts
+from pbrl.fronts import pareto
+from pbrl.fronts.front import Frontier
+from pbrl.records.run import Run
 from pbrl.spec import Spec
 
 from . import front_file

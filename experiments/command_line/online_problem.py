@@ -8,10 +8,10 @@ from typing import Any
 
 import envs
 from pbrl.agent import Agent, Asker, GoesOnline, Learner
-from pbrl.arena import Compared
 from pbrl.data.source import Wants
 from pbrl.errors import InputError
-from pbrl.front import Frontier, Weighing
+from pbrl.fronts.front import Frontier, Weighing
+from pbrl.loops.arena import Compared
 from pbrl.spec import Spec
 
 from .arguments import option

@@ -12,12 +12,12 @@ from typing import Any
 import agents
 from pbrl import __version__
 from pbrl.agent import Agent, Asker, Learner, Personal, Staged
-from pbrl.arena import Compared
 from pbrl.data import Dataset, Preferences
 from pbrl.data.source import Source
 from pbrl.errors import InputError
-from pbrl.front import Frontier
-from pbrl.run import Run
+from pbrl.fronts.front import Frontier
+from pbrl.loops.arena import Compared
+from pbrl.records.run import Run
 
 from .arguments import Request
 from .compared import check_effect as check_compared_effect

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 import agents
-from pbrl import compiler, products
+from pbrl import compiler
 from pbrl.agent import Learner
 from pbrl.errors import InputError
 from pbrl.members import Members, schedule_fields, sweep
+from pbrl.nets import products
 from pbrl.spec import Spec
 
 from .arguments import Request, option

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pbrl.interrupts import uninterrupted
+from pbrl.records.interrupts import uninterrupted
 
 Watch = Callable[[int, Mapping[str, Sequence[float]]], None]
 _SHOWN = ("score", "return", "held_out_accuracy", "accuracy", "loss")

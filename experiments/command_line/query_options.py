@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from pbrl.asking.queries import Query
+from pbrl.asking.query_schedule import QuerySchedule
 from pbrl.errors import InputError
-from pbrl.queries import Query
-from pbrl.query_schedule import QuerySchedule
 
 from .online_options import RANDOM_STEPS, OnlineOptions
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pbrl.agent import Learner
 from pbrl.errors import InputError
-from pbrl.run import Run
+from pbrl.records.run import Run
 from pbrl.spec import Spec
 
 from .plan import request_of

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from pbrl import lineage
-from pbrl.front import Weighing
+from pbrl.fronts.front import Weighing
 from pbrl.handover import handover
-from pbrl.run import Run
+from pbrl.records import lineage
+from pbrl.records.run import Run
 from pbrl.statistics import iqm, stratified_bootstrap
 
 from . import front_file

@@ -10,11 +10,12 @@ import torch
 
 import envs
 from pbrl import evaluation, loops
-from pbrl import front as fronts
 from pbrl.agent import Agent, Judge
+from pbrl.data.reference_scores import normalise
 from pbrl.evaluation import Floats
-from pbrl.front import Frontier, Weighing
-from pbrl.run import Run
+from pbrl.fronts import front as fronts
+from pbrl.fronts.front import Frontier, Weighing
+from pbrl.records.run import Run
 
 from .. import held_out
 from . import front_file
@@ -78,7 +79,7 @@ def measure(planned: Plan) -> dict[str, Sequence[float]]:
         scores = play(learner, planned.simulator.env, len(members), episodes, planned.machine)
         found |= {name: value.tolist() for name, value in returns_of(learner, scores).items()}
         if planned.simulator.reference is not None:
-            found["score"] = evaluation.normalise(scores.mean, planned.simulator.reference).tolist()
+            found["score"] = normalise(scores.mean, planned.simulator.reference).tolist()
     if planned.held_out[0] is not None and isinstance(learner, Judge):
         found["held_out_accuracy"] = _held_out(planned)
     return found

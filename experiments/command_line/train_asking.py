@@ -12,7 +12,7 @@ from torch import Tensor
 import envs
 from pbrl import loops
 from pbrl.agent import Asker
-from pbrl.collector import Collector
+from pbrl.asking.query_schedule import Interview, QuerySchedule
 from pbrl.data.buffer import Buffer
 from pbrl.errors import InputError
 from pbrl.labelers.desk import AtOnce, Desk
@@ -20,7 +20,7 @@ from pbrl.labelers.general import General
 from pbrl.labelers.named import EXAMPLES, is_named, make_named
 from pbrl.labelers.teachers import Teacher, make_labeler
 from pbrl.members import schedule_fields
-from pbrl.query_schedule import Interview, QuerySchedule
+from pbrl.play.collector import Collector
 from pbrl.spec import Spec
 
 from ..labelling.desk import PageDesk

@@ -11,9 +11,9 @@ from rich.console import Console
 import agents
 from pbrl import loops
 from pbrl.agent import Agent
-from pbrl.checkpoint import Checkpoint
 from pbrl.errors import InputError
-from pbrl.run import Run
+from pbrl.records.checkpoint import Checkpoint
+from pbrl.records.run import Run
 
 from . import plan as planning
 from . import score_table

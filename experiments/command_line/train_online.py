@@ -1,7 +1,7 @@
 """The part of ``pbrl train`` that learns in a simulator, with a replay buffer or from rollouts.
 
 A checkpoint holds the learner and all that was collected, so that a run that was killed goes on with the same bits:
-running episodes begin again from their seeds and repeat their actions up to where they were (``pbrl.collector``).
+running episodes begin again from their seeds and repeat their actions up to where they were (``pbrl.play.collector``).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 import envs
 from pbrl import loops
 from pbrl.agent import Agent, Asker, GoesOnline, Staged
-from pbrl.arena import Arena, Compared
-from pbrl.collector import Collector, EnvFault
 from pbrl.data import hdf5
 from pbrl.data.buffer import Buffer
 from pbrl.errors import InputError
+from pbrl.loops.arena import Arena, Compared
 from pbrl.loops.on_policy import OnPolicy
-from pbrl.run import Record, Run
+from pbrl.play.collector import Collector, EnvFault
+from pbrl.records.run import Record, Run
 
 from .plan import Plan
 from .train_asking import Asked, asking, teacher

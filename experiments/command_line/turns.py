@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import agents
-from pbrl import lineage, rng
+from pbrl import rng
 from pbrl.agent import Agent, Judge, Learner
 from pbrl.errors import InputError
-from pbrl.front import Frontier
+from pbrl.fronts.front import Frontier
 from pbrl.members import Members
-from pbrl.population_based import Explored, copy_members, exploit, explore, places, set_values, stacked, values_of
-from pbrl.run import Run
+from pbrl.parts.population_based import Explored, copy_members, exploit, explore, places, set_values, stacked, values_of
+from pbrl.records import lineage
+from pbrl.records.run import Run
 from pbrl.spec import Spec
 
 from .arguments import Request, option
@@ -40,7 +41,7 @@ class Turns:
         share: of them is replaced at a turn.
         specs: how each explored setting varies.
         places: where the learner holds it.
-        stacks: which tensors have rows for members (``pbrl.population_based.stacked``).
+        stacks: which tensors have rows for members (``pbrl.parts.population_based.stacked``).
         key: of all draws.
     """
 

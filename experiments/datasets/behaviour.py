@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pbrl.vector_env import VectorEnv
+from pbrl.play.vector_env import VectorEnv
 
 Array = NDArray[Any]
 Policy = Callable[[Array, np.random.Generator], Array]

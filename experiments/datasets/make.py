@@ -34,7 +34,7 @@ import envs
 from envs.point_mass import PointMass
 from pbrl.data import Dataset, hdf5
 from pbrl.errors import InputError
-from pbrl.vector_env import VectorEnv
+from pbrl.play.vector_env import VectorEnv
 
 from . import behaviour_folder, behaviour_lqr
 from .behaviour import Array, Behaviour, Policy, Transitions, concatenate, copies_for, returns, roll_out, uniform_policy

@@ -29,10 +29,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor
 
 import envs
-from pbrl import data, environment, evaluation, statistics
+from pbrl import data, evaluation, statistics
 from pbrl.data import Dataset
 from pbrl.data.files import replacing
+from pbrl.data.reference_scores import normalise
 from pbrl.errors import InputError
+from pbrl.records import environment
 
 from .. import side_by_side
 from ..reports import demo_figures, report
@@ -82,7 +84,7 @@ def compare(config: DemoConfig, console: Console) -> None:
     with _progress(config, console) as show:
 
         def tick(agent: str, updates: int, mean_return: float) -> None:
-            show(agent, updates, float(evaluation.normalise(np.array(mean_return), reference)))
+            show(agent, updates, float(normalise(np.array(mean_return), reference)))
 
         processes = min(config.processes or side_by_side.cores(), len(STACKS))
         done = side_by_side.run(train, LONGEST_FIRST, (rest, answers, config), tick, processes=processes)
@@ -105,7 +107,7 @@ def standing_still(dataset: Dataset, episodes: int) -> float:
         scores = evaluation.rollout(act, env, members=1, episodes=episodes)
     finally:
         env.close()
-    return float(evaluation.normalise(scores.returns, dataset.info["reference"]).mean())
+    return float(normalise(scores.returns, dataset.info["reference"]).mean())
 
 
 def label_rows(trained: Trained, answers: Mapping[str, Answers]) -> list[dict[str, object]]:
@@ -138,7 +140,7 @@ def result_rows(
     low, high = dataset.info["reference"]
     rows: list[dict[str, object]] = []
     for stack in trained:
-        scores = evaluation.normalise(stack.returns, (low, high))
+        scores = normalise(stack.returns, (low, high))
         for member, (labels, seed) in enumerate(zip(stack.labels, stack.seeds)):
             score = scores[member]
             best = int(np.nanargmax(score)) if np.isfinite(score).any() else -1
@@ -187,7 +189,7 @@ def curve_rows(trained: Sequence[Trained], dataset: Dataset) -> list[dict[str, o
         {"agent": stack.agent, "labels": labels, "seed": seed, "updates": updates, "score": f"{score:.4f}"}
         for stack in trained
         for labels, seed, scores in zip(
-            stack.labels, stack.seeds, evaluation.normalise(stack.returns, tuple(dataset.info["reference"]))
+            stack.labels, stack.seeds, normalise(stack.returns, tuple(dataset.info["reference"]))
         )
         for updates, score in zip(stack.updates, scores)
     ]

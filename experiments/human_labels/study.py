@@ -26,7 +26,7 @@ from torch import Tensor
 
 import agents
 import envs
-from pbrl import environment, evaluation, loops, rng
+from pbrl import evaluation, loops, rng
 from pbrl.agent import Agent
 from pbrl.data import Preferences, load_human
 from pbrl.data.files import replacing
@@ -34,6 +34,7 @@ from pbrl.data.leaks import folds
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members
+from pbrl.records import environment
 from pbrl.statistics import wilson
 
 from .. import kept, side_by_side

@@ -21,12 +21,12 @@ import torch
 
 from agents.preference.reward_model import RewardModel, RewardModelConfig
 from pbrl import data, loops, rng
+from pbrl.asking.queries import candidates, choose
 from pbrl.data import Dataset, Pairs, Preferences
 from pbrl.data.files import SUFFIXES
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members
-from pbrl.queries import candidates, choose
 
 from .exported import preferences
 from .pairs import from_file, put, uniform

@@ -21,11 +21,13 @@ from torch import Tensor
 
 import envs
 from agents.multi_objective.c_morl import CMORL
-from pbrl import checkpoint, environment, loops, pareto, rng
-from pbrl.actor_critic import ActorCritic
+from pbrl import loops, rng
 from pbrl.evaluation import rollout
+from pbrl.fronts import pareto
 from pbrl.loops import Playing
 from pbrl.members import sweep
+from pbrl.parts.actor_critic import ActorCritic
+from pbrl.records import checkpoint, environment
 
 from .. import kept
 from .settings import EXTENSIONS, SWEEP, Plan

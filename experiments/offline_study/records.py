@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pbrl import evaluation
 from pbrl.data.files import replacing
+from pbrl.data.reference_scores import normalise
 from pbrl.statistics import iqm
 
 from ..reports.rows import write_rows
@@ -33,7 +33,7 @@ def write(results: Sequence[Result], folder: Path, command: str) -> None:
 def scores(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
     """[P, N] scores at every evaluation."""
     returns = np.asarray(result["returns"], dtype=np.float64)
-    return np.asarray(evaluation.normalise(returns, result["reference"]))
+    return np.asarray(normalise(returns, result["reference"]))
 
 
 def member_rows(result: Result, command: str) -> Iterator[dict[str, object]]:
@@ -51,7 +51,7 @@ def member_rows(result: Result, command: str) -> Iterator[dict[str, object]]:
             "score_best": f"{mine[best]:.3f}",
             "best_at": result["updates"][best],
             "return_last": f"{returns[-1]:.4f}",
-            "score_of_data": f"{evaluation.normalise(result['data_return'], result['reference']):.3f}",
+            "score_of_data": f"{normalise(result['data_return'], result['reference']):.3f}",
             "budget": about["scale"]["budget"],
             "updates": result["updates"][-1],
             "widths": " ".join(map(str, config["hidden"])),

@@ -22,14 +22,16 @@ from torch import Tensor, nn
 
 import agents
 import envs
-from pbrl import checkpoint, data, environment, evaluation, loops
+from pbrl import data, evaluation, loops
 from pbrl.agent import Agent
 from pbrl.compiler import available
 from pbrl.data import Dataset
 from pbrl.data.d4rl import load_d4rl
+from pbrl.data.reference_scores import normalise
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members, sweep
+from pbrl.records import checkpoint, environment
 
 from .. import kept
 from ..command_line.problem import check_simulator
@@ -138,7 +140,7 @@ def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Pl
     result = train(one, load(one.task), folder / "stacks" / one.name)
     kept.save(path_of(one, folder), result)
     shutil.rmtree(folder / "stacks" / one.name)
-    last = evaluation.normalise(np.array([returns[-1] for returns in result["returns"]]), result["reference"])
+    last = normalise(np.array([returns[-1] for returns in result["returns"]]), result["reference"])
     kept_up = last[np.isfinite(last)]
     tick(result["seconds"], float(kept_up.mean()) if len(kept_up) else math.nan)
     return name

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 import agents
-from pbrl import environment
 from pbrl.handover import handover
-from pbrl.run import Run
+from pbrl.records import environment
+from pbrl.records.run import Run
 
 from .. import kept
 from ..command_line import plan as planning

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pbrl import evaluation
 from pbrl.data.files import replacing
+from pbrl.data.reference_scores import normalise
 from pbrl.statistics import iqm
 
 from ..reports.rows import GAPS, write_rows
@@ -49,7 +49,7 @@ def stack_name(result: Result) -> str:
 def scores(result: Result) -> np.ndarray[Any, np.dtype[np.float64]]:
     """[P, N] scores at every evaluation."""
     returns = np.asarray(result["returns"], dtype=np.float64)
-    return np.asarray(evaluation.normalise(returns, result["reference"]))
+    return np.asarray(normalise(returns, result["reference"]))
 
 
 def member_rows(result: Result, command: str) -> Iterator[dict[str, object]]:

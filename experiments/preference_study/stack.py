@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 import agents
 import envs
-from pbrl import environment, evaluation, loops, statistics
+from pbrl import evaluation, loops, statistics
 from pbrl.agent import Agent
+from pbrl.data.reference_scores import normalise
 from pbrl.data.source import Source
 from pbrl.errors import InputError
 from pbrl.members import Members
-from pbrl.memory import Remembering
+from pbrl.play.memory import Remembering
+from pbrl.records import environment
 
 from .. import kept
 from ..held_out import difference
@@ -141,7 +143,7 @@ def work(name: str, tick: Callable[[float, float], None], plans: Mapping[str, Pl
     description = result["description"]
     kept.save(next(path for path in paths(one, folder) if kept.find(path, description) is None), result)
     last = np.asarray(result["returns"], dtype=np.float64)[:, -1]
-    tick(result["seconds"], float(np.nanmean(evaluation.normalise(last, result["reference"]))))
+    tick(result["seconds"], float(np.nanmean(normalise(last, result["reference"]))))
     return name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbrl.run import CONFIG, ENVIRONMENT
+from pbrl.records.run import CONFIG, ENVIRONMENT
 
 from . import demo_figures
 from .findings import findings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
-from pbrl.run import CONFIG
+from pbrl.records.run import CONFIG
 
 from .demo_sections import RESULTS, demo_sections
 from .page import Page, Section, html, markdown

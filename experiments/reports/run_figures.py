@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pbrl import lineage
 from pbrl.data.files import replacing
 from pbrl.figures import FAINT, PALETTE, STYLE
+from pbrl.records import lineage
 
 MOST_SETTINGS = 4
 """So many explored settings get a panel."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pbrl import figures, lineage
+from pbrl import figures
 from pbrl.data.files import SUFFIXES
 from pbrl.errors import InputError
-from pbrl.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS, progress
+from pbrl.records import lineage
+from pbrl.records.run import CONFIG, ENVIRONMENT, MEMBERS, METRICS, progress
 
 from ..command_line import front_file
 from . import run_figures

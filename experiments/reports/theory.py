@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pbrl import environment
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
+from pbrl.records import environment
 from pbrl.theory.check import Check, Result
 
 from .page import Figure, Page, Section, Table, Text, markdown

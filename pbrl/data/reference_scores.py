@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from ..errors import InputError
-from ..evaluation import Returns, normalise
 from .files import about
 
 V = TypeVar("V")
+Returns = TypeVar("Returns", float, NDArray[np.float64], NDArray[np.float32], Tensor)
 
 # (min, max) by the beginning of a name, up to a hyphen; the longest beginning counts.
 D4RL: dict[str, tuple[float, float]] = {
@@ -88,8 +92,23 @@ def d4rl_reference(name: str) -> tuple[float, float]:
     return found
 
 
+def normalise(returns: Returns, reference: Sequence[float]) -> Returns:
+    """D4RL's scale: 100 (R - min) / (max - min) of undiscounted returns R, a number or any shape.
+
+    Args:
+        reference: [min, max], mean returns of a random policy and of an expert.
+
+    Raises:
+        InputError: not two rising numbers.
+    """
+    if len(reference) != 2 or not reference[0] < reference[1]:
+        raise InputError(f"the reference returns are {list(reference)}, expected [min, max] with min below max")
+    low, high = reference
+    return 100.0 * (returns - low) / (high - low)
+
+
 def normalized_score(name: str, returns: Returns, reference: Sequence[float] | None = None) -> Returns:
-    """``evaluation.normalise`` by the name of a data set or task that D4RL knows.
+    """``normalise`` by the name of a data set or task that D4RL knows.
 
     Args:
         name: of a data set or task, see ``d4rl_reference``.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..agent import GoesOnline, Learner
-from ..collector import check_numbers
 from ..data.rollout import Rollout
 from ..data.source import Batch
 from ..errors import InputError
-from ..vector_env import RestartableEnv, played_again
+from ..play.collector import check_numbers
+from ..play.vector_env import RestartableEnv, played_again
 
 
 class OnPolicy(Learner, Protocol):

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from .. import rng
 from ..agent import Agent, GoesOnline, Prepares, Staged
-from ..collector import Collector
 from ..data.buffer import Reward
 from ..data.source import Batch
 from ..errors import InputError
+from ..play.collector import Collector
 
 
 def online(

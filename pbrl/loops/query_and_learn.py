@@ -9,7 +9,7 @@
 Each member asks about segments of its own, and learns from its own answers:
 
 1. random actions for ``random_steps`` steps;
-2. state entropy as the reward (``pbrl.state_entropy``) for ``unsupervised_steps``;
+2. state entropy as the reward (``pbrl.asking.state_entropy``) for ``unsupervised_steps``;
 3. the first session: questions at random; the reward learner is fitted to the answers, the whole buffer gets its
    rewards, the agent's critic is reset and catches up for ``reset_updates`` updates;
 4. the agent goes on with learned rewards; every ``query_every`` steps there is another session, until ``max_queries``
@@ -33,7 +33,9 @@ from torch import Tensor
 
 from .. import rng
 from ..agent import Agent, Committee, ForgetsCritic, RewardLearner
-from ..collector import Collector
+from ..asking.queries import candidates, choose
+from ..asking.query_schedule import Interview
+from ..asking.state_entropy import state_entropy
 from ..data.buffer import CollectedWindows
 from ..data.preferences import Pairs
 from ..data.questions import FREE, WAITING, Questions
@@ -42,9 +44,7 @@ from ..data.source import Transitions
 from ..errors import InputError
 from ..labelers.desk import Desk, Question
 from ..labelers.margin import recent_segment_return
-from ..queries import candidates, choose
-from ..query_schedule import Interview
-from ..state_entropy import state_entropy
+from ..play.collector import Collector
 from .fit_reward import check_fits, fit_reward
 from .online import check_online
 

@@ -10,8 +10,8 @@ import torch
 from scipy.special import expit, logsumexp, xlogy
 from torch import Tensor
 
-from ..direct_preference import LINKS
 from ..errors import InputError
+from ..parts.direct_preference import LINKS
 from .mdps import Floats, law
 
 

@@ -1,0 +1,1 @@
+"""Parts that several agents are built of; they know no algorithm by name."""
