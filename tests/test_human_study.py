@@ -15,8 +15,8 @@ import torch
 from experiments.cli import main
 from experiments.human_labels import study
 from experiments.human_labels.settings import AGENTS, FILES, HumanOptions, agent_config
-from experiments.reports import study_parts, tables
-from experiments.reports.human_tables import agreement_table, human_findings, pooled, read_human
+from experiments.reports import human_part, tables
+from experiments.reports.human_tables import agreement_table, human_findings, people_table, pooled, read_human
 from pbrl import rng
 from pbrl.data import Pairs, Segments
 from pbrl.data.leaks import folds
@@ -187,9 +187,13 @@ def test_table_and_sentences_follow_from_the_rows(
     assert words[side] in told
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
-    part = study_parts.human_part(tmp_path)
+    part, page = human_part.human_part(tmp_path), human_part.human_page(tmp_path, tmp_path / "docs")
     assert told in part
-    assert all(cell in part for line in table.rows for cell in line)
+    assert told in page
+    assert all(cell in page for line in table.rows for cell in line)
+    people = people_table(rows)
+    assert [line[2] for line in people.rows] == [line[3] for line in table.rows]
+    assert all(cell in part for line in people.rows for cell in line)
 
 
 def test_what_is_there_is_not_trained_again(

@@ -21,7 +21,7 @@ from experiments.morl_study import fronts, records, settings, study
 from experiments.morl_study.settings import EXTENSIONS, FULL, QUICK, TASKS, Plan, Scale, StudyOptions, Task
 from experiments.reports import morl_findings, morl_part, tables
 from experiments.reports.morl_rows import KNOWN, Fronts, read_fronts
-from experiments.reports.morl_tables import front_table, short, spread
+from experiments.reports.morl_tables import quality_table, short, spread, task_table, volume_table
 from pbrl.errors import InputError
 from pbrl.fronts import pareto
 from pbrl.records import checkpoint
@@ -267,7 +267,14 @@ def made(**volumes: tuple[float, ...]) -> Fronts:
         for seed, value in enumerate(values):
             numbers = {"hypervolume": value, "expected_utility": 4, "served_utility": 3, "sparsity": 0.5, "points": 7}
             words = {"agent": agent.replace("_plain", ", no extension"), "env": "x", "seed": str(seed)}
-            told = {"env_steps": "10", "policies": "9", "reference_point": "0|0", "gamma": "0.9", "still": "1|1"}
+            told = {
+                "env_steps": "10",
+                "policies": "9",
+                "reference_point": "0|0",
+                "gamma": "0.9",
+                "still": "1|1",
+                "episodes": "2",
+            }
             ends = {"still_hypervolume": "5", "known_hypervolume": "20", "drawn_hypervolume": "6"}
             rows.append({**words, **told, **ends, **{name: str(x) for name, x in numbers.items()}})
     return Fronts(tuple(rows), (), ())
@@ -287,23 +294,52 @@ def test_findings_follow_from_the_numbers() -> None:
 
 
 def test_the_table_tells_means_and_ranges() -> None:
-    (line,) = front_table(made(c_morl=(12.0, 4.0, 14.0))).rows
-    assert line[:6] == ("x", "c_morl", "10", "10 [4, 14]", "50 % [20, 70]", "5")
-    assert line[-1] == "(0, 0), 0.9"
-    assert [short(x) for x in (58271.26, 1.5e7, 0.12345, -2.0)] == ["58271", "1.5e+07", "0.1235", "-2"]
+    study = made(c_morl=(12.0, 4.0, 14.0), ppo=(0.0, 0.0, 3.0))
+    line, _ = quality_table(study).rows
+    assert line == ("x", "c_morl", "50 % [20, 70]", "4", "3", "0.5", "7")
+    (line,) = volume_table(study).rows
+    assert line == ("x", "10", "1", "10 [4, 14]", "1 [0, 3]", "20", "5")
+    assert task_table(study).rows == (("x", "(0, 0)", "(1, 1)", "0.9", "2"),)
+    assert [short(x) for x in (58271.26, 1.5e7, 0.12345, -2.0, -9e-18)] == ["58271", "1.5e+07", "0.1235", "-2", "0"]
     assert spread([math.nan]) == "-"
+
+
+def test_large_hypervolumes_are_told_in_a_unit() -> None:
+    (line,) = volume_table(made(c_morl=(12_345_678.0,), ppo=(9_000_000.0,))).rows
+    assert line[2:5] == ("1,000,000", "12.35", "9")
+    (line,) = volume_table(made(c_morl=(9999.0,), ppo=(10_000.0,))).rows
+    assert line[2:5] == ("1,000", "9.999", "10")
+
+
+def test_in_short_seeds_that_agree_stand_apart_from_those_that_differ() -> None:
+    agree, differ = (
+        made(c_morl=(12.0, 9.0), c_morl_plain=(10.0, 8.0)),
+        made(c_morl=(12.0, 7.0), c_morl_plain=(10.0, 8.0)),
+    )
+    assert "raises the hypervolume of every seed on x (+16.7 %)." in morl_findings.in_short(agree)[0]
+    assert "instead, seeds differ on x (+5.6 %)." in morl_findings.in_short(differ)[0]
+    worse = made(c_morl=(8.0, 7.0), c_morl_plain=(10.0, 8.0))
+    assert "lowers the hypervolume of every seed on x (-16.7 %)." in morl_findings.in_short(worse)[0]
+    assert not any("MuJoCo" in text for text in morl_findings.in_short(agree))
+    walking = Fronts(tuple({**row, "env": "mo-x"} for row in differ.rows), (), ())
+    told = "On 1 of 1 MuJoCo tasks the extension stage raises the mean hypervolume, on 0 that of every seed."
+    assert told in morl_findings.in_short(walking)
 
 
 def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
     assert {path.name for path in tmp_path.iterdir()} == set(morl_part.FRONT_FILES.values())
-    part = morl_part.fronts_part(tmp_path)
+    part, page = morl_part.fronts_part(tmp_path), morl_part.fronts_page(tmp_path, tmp_path / "docs")
     found = read_fronts(folder)
-    assert all(cell in part for line in front_table(found).rows for cell in line)
-    assert all(text in part for text in morl_findings.findings(found))
+    assert all(cell in part for line in volume_table(found).rows for cell in line)
+    for table in (volume_table(found), quality_table(found), task_table(found)):
+        assert all(cell in page for line in table.rows for cell in line)
+    assert all(text in part for text in morl_findings.in_short(found))
+    assert all(text in page for text in morl_findings.findings(found))
     for name in ("fronts_2d.png", "fronts_3d.png", "fronts_parallel.png", "growth_archive.png"):
         assert f"(experiments/results/morl_{name})" in part
+        assert f"(../morl_{name})" in page
     (tmp_path / "morl.csv").write_text((tmp_path / "morl.csv").read_text().replace("-3000|-3000", "-3000|x"))
     with pytest.raises(InputError, match=r"morl\.csv: '-3000\|x' found, expected numbers such as"):
         morl_part.fronts_part(tmp_path)

@@ -31,8 +31,9 @@ from experiments.offline_study.settings import (
     updates_of,
 )
 from experiments.reports import offline_part, tables
+from experiments.reports.offline_findings import findings, in_short
 from experiments.reports.offline_rows import Offline, read_offline, read_published
-from experiments.reports.offline_tables import best_table, findings, last_table, over_datasets, published_table
+from experiments.reports.offline_tables import best_table, last_table, over_datasets, published_table
 from pbrl import data, evaluation
 from pbrl.errors import InputError
 from pbrl.evaluation import Scores
@@ -345,6 +346,15 @@ def test_sentences_follow_from_the_numbers() -> None:
     level = made(("iql", "local/a/x-v1", 40.1), ("bc", "local/a/x-v1", 40.0))
     assert "iql on a x (not apart: bc)" in sentence(level, "highest")
     assert "iql above on 0 and below on 0" in sentence(level, "Against cloning")
+    assert not [text for text in findings(level) if "Over all" in text]  # there is but one
+
+
+def test_over_all_data_sets_agents_lie_above_cloning_or_below() -> None:
+    scores = {"iql": 60.0, "td3_bc": 40.1, "bc": 40.0, "edac": 0.0}
+    found = made(*((agent, f"local/a/{name}-v1", score) for agent, score in scores.items() for name in "xy"))
+    told = sentence(found, "Over all")
+    assert told.endswith("intervals above cloning's: iql; below it: edac; not apart from it: td3_bc.")
+    assert told in in_short(found)
 
 
 def test_the_best_evaluation_is_labelled_and_its_gap_told() -> None:
@@ -367,19 +377,35 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
     assert {path.name for path in tmp_path.iterdir()} == {"offline.csv", "offline_curves.csv", "offline_curves.png"}
-    part = offline_part.offline_part(tmp_path)
+    part, page = offline_part.offline_part(tmp_path), offline_part.offline_page(tmp_path, tmp_path / "docs")
     found = read_offline(folder)
+    assert all(cell in part for line in last_table(found).rows for cell in line)
     for table in (last_table(found), best_table(found)):
-        assert all(cell in part for line in table.rows for cell in line)
-    assert all(text in part for text in findings(found))
+        assert all(cell in page for line in table.rows for cell in line)
+    assert all(text in part for text in in_short(found))
+    assert all(text in page for text in findings(found))
     assert "(experiments/results/offline_curves.png)" in part
-    assert "For context only" not in part
-    assert "6 updates of 8 transitions, hidden layers 8." in part
-    assert "edac critics 10, lr 0.001, normalize_obs on, target_rate 0.02" not in part  # 10 is the default
-    assert "edac lr 0.001, normalize_obs on, target_rate 0.02" in part
-    assert settings.SMALL_CHANGES in part
-    (missing,) = [line for line in part.splitlines() if line.startswith("**Not trained")]
-    assert "a2pr on all data sets; awac on all data sets; bc on hopper medium, hopper medium-replay, " in missing
+    assert "(../offline_curves.png)" in page
+    assert "For context only" not in page
+    assert "edac critics 10, lr 0.001, normalize_obs on, target_rate 0.02" not in page  # 10 is the default
+    assert "edac lr 0.001, normalize_obs on, target_rate 0.02" in page
+    assert settings.SMALL_CHANGES in page
+    for text in (part, page):
+        assert "6 updates of 8 transitions, hidden layers 8." in text
+        (missing,) = [line for line in text.splitlines() if line.startswith("**Not trained")]
+        assert "a2pr on all data sets; awac on all data sets; bc on hopper medium, hopper medium-replay, " in missing
+
+
+def test_every_budget_and_source_has_its_sections(folder: Path, tmp_path: Path) -> None:
+    for ending in ("", "_paper"):
+        for name in ("offline", "offline_curves"):
+            (tmp_path / f"{name}{ending}.csv").write_bytes((folder / f"{name[8:] or name}.csv").read_bytes())
+    page = offline_part.offline_page(tmp_path, tmp_path / "docs")
+    assert page.count("## After the last update") == 2
+    assert "## After the last update: the published budget" in page
+    part = offline_part.offline_part(tmp_path)
+    assert "experiments/results/offline.csv" in part
+    assert "experiments/results/offline_paper.csv" in part
 
 
 def test_published_scores_stand_apart() -> None:

@@ -21,9 +21,9 @@ from experiments.online_study import records, settings, study
 from experiments.online_study.options import OnlineStudyOptions
 from experiments.online_study.settings import AGENTS, FULL, PAPER, PROTOCOL, TASKS, Scale, words
 from experiments.reports import online_part, tables
-from experiments.reports.online_findings import findings, gained, saved
+from experiments.reports.online_findings import findings, gained, in_short, saved
 from experiments.reports.online_rows import OnlineStudy, read_online
-from experiments.reports.online_tables import change_table, regret_table
+from experiments.reports.online_tables import change_table, regret_table, short_table
 from experiments.reports.rows import Row
 from pbrl import handover
 from pbrl.errors import InputError
@@ -161,10 +161,13 @@ def test_the_report_has_tables_figure_and_words(folder: Path, tmp_path: Path, mo
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
     assert {path.name for path in tmp_path.iterdir()} == set(online_part.FILES.values())
-    text = online_part.online_part(tmp_path)
-    assert "| pointmass medium | uni_o4 | own rollouts |" in text
-    assert "ro2o has a lower regret than fine-tuned iql on" in text
-    assert "experiments/results/offline_to_online_curves.png" in text
+    part, page = online_part.online_part(tmp_path), online_part.online_page(tmp_path, tmp_path / "docs")
+    assert "| pointmass medium | uni_o4 | own rollouts |" in page
+    assert "ro2o has a lower regret than fine-tuned iql on" in page
+    assert "ro2o gains online on" in part
+    assert "That is 0.0008 to 0.002 % of the updates on data and 0.005 to 0.02 % of the steps" in part
+    assert "(experiments/results/offline_to_online_curves.png)" in part
+    assert "(../offline_to_online_curves.png)" in page
     assert json.loads((folder / "config.json").read_text())["iql on local/pointmass/medium-v1"]["rows"]
 
 
@@ -200,6 +203,13 @@ def test_an_agent_reaches_the_aim_by_gains_on_two_data_sets_and_less_regret_on_o
     (improves,) = (line for line in sentences if line.startswith("fam_o2o improves online"))
     assert "on a (2 asked: not reached): b -9.8 [" in improves
     assert len(sentences) == 2 * 2 + 1
+    assert in_short(study) == [
+        "fam_o2o gains online on a (2 asked: not reached), loses on b; its regret is lower than that of fine-tuned iql "
+        "on a (1 asked: reached), higher on b (begins at 40.0 against 50.0).",
+        "ro2o gains online on a and b (2 asked: reached); its regret is lower than that of fine-tuned iql on a "
+        "(1 asked: reached), higher on b (begins at 40.0 against 50.0).",
+        "iql gains online on a, loses on b.",
+    ]
 
 
 def test_what_is_not_reached_is_said() -> None:
@@ -232,6 +242,10 @@ def test_tables_tell_gain_and_regret_of_each() -> None:
     assert [gain.rpartition(", ")[-1] for gain in told_gains] == ["0 of 5 rose", "5 of 5 rose"]
     assert [row[0] for row in regret.rows] == ["iql", "ro2o"]
     assert regret.rows[0][1].startswith("40.2")
+    brief = short_table(study)
+    assert brief.header == ("agent", "a", "regret")
+    assert [row[1] for row in brief.rows] == ["50.0 → 48.2", "40.0 → 60.2"]
+    assert [row[2] for row in brief.rows] == [row[1] for row in regret.rows]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

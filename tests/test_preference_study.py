@@ -20,7 +20,7 @@ from experiments.cli import main
 from experiments.datasets.needed import find_data
 from experiments.preference_study import questions, records, settings, stack, study
 from experiments.preference_study.settings import FULL, TASKS, Condition, Scale, StudyOptions, Task, conditions
-from experiments.reports import preference_findings, study_parts, tables
+from experiments.reports import preference_findings, preference_part, tables
 from experiments.reports.preference_rows import Study, read_study
 from experiments.reports.preference_tables import accuracy_table, budget_table, over_tasks, task_table
 from experiments.reports.rows import GAPS, write_rows
@@ -459,14 +459,17 @@ def test_the_time_is_that_of_every_stack() -> None:
         for agent, count, seconds in stacks
         for seed in range(count)
     ]
-    assert "4.0 hours of one core" in study_parts._source(Study(tuple(members), (), (), ()))
+    assert "4.0 hours of one core" in preference_part._source(Study(tuple(members), (), (), ()))
 
 
 def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     tables.take_over(folder)
-    assert {path.name for path in tmp_path.iterdir()} == set(study_parts.STUDY_FILES.values())
-    part, page = study_parts.preferences_part(tmp_path), study_parts.preferences_page(tmp_path, tmp_path / "docs")
+    assert {path.name for path in tmp_path.iterdir()} == set(preference_part.STUDY_FILES.values())
+    part, page = (
+        preference_part.preferences_part(tmp_path),
+        preference_part.preferences_page(tmp_path, tmp_path / "docs"),
+    )
     found = read_study(folder)
     assert all(cell in part for line in task_table(found).rows for cell in line)
     for table in (task_table(found), budget_table(found), accuracy_table(found)):

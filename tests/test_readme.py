@@ -1,4 +1,4 @@
-"""The README's example, run as it stands there."""
+"""The README's example, run as it stands there, and what it and the pages of docs/ refer to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
@@ -24,3 +27,16 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert data is not None
     assert learned is not None
     assert float(learned[1]) > 0.7 * float(data[1]), "the agent has learned nothing"  # returns are negative
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    lost = [name for name in targets if "://" not in name and not (page.parent / name).exists()]
+    assert targets or page.name == "human_labels.md"
+    assert not lost
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"](docs/{page.name})" in text for page in PAGES if page.parent.name == "docs")

@@ -25,7 +25,7 @@ from .. import side_by_side
 from ..reports import morl_figures
 from ..reports.morl_findings import findings
 from ..reports.morl_rows import read_fronts
-from ..reports.morl_tables import front_table
+from ..reports.morl_tables import quality_table, volume_table
 from ..reports.score_tables import console_table
 from . import records
 from .fronts import START, finished, pieces, still, work
@@ -73,10 +73,10 @@ def study(options: StudyOptions, console: Console) -> None:
     records.write(list(plans.values()), results, stills, folder, options.command)
     morl_figures.draw(folder)
     told = read_fronts(folder)
-    table = front_table(told)
-    console.print()
-    console.print(console_table(table))
-    console.print(table.caption, style="dim", highlight=False)
+    for table in (volume_table(told), quality_table(told)):
+        console.print()
+        console.print(console_table(table))
+        console.print(table.caption, style="dim", highlight=False)
     console.print()
     for sentence in findings(told):
         console.print(sentence, highlight=False)

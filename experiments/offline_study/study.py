@@ -19,8 +19,9 @@ from rich.console import Console
 from .. import stacks
 from ..datasets.needed import find_data
 from ..reports import offline_figures
+from ..reports.offline_findings import findings
 from ..reports.offline_rows import read_offline
-from ..reports.offline_tables import best_table, findings, last_table
+from ..reports.offline_tables import best_table, last_table
 from ..reports.score_tables import console_table
 from . import records
 from .settings import AGENTS, OfflineOptions

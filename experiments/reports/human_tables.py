@@ -40,15 +40,37 @@ def agreement_table(rows: Sequence[Row]) -> Table:
         paid = [number(row, "return") for row in by["human"] if row["return"]]
         name = "the return itself" if who == "-" else words(agent)
         lines.append((dataset.removesuffix("-v2"), name, who, *cells, f"{np.mean(paid):.0f}" if paid else "-"))
-    seeds = len({row["seed"] for row in rows if row["seed"]})
     first = rows[0]
     return Table(
         header=("data set", "agent", "learned from", "sides with people", "sides with the script", "return"),
         rows=tuple(lines),
         words=3,
         caption=f"Share of decisive answers to held-out pairs ({first['folds']} folds of {first['pairs']} pairs that "
-        f"share no step) [95 % Wilson interval for one answer per pair], mean over {seeds} seeds. The script answers "
-        "by return. Return: mean in Gymnasium's v4 task of those that act, a report and no measure of agreement.",
+        f"share no step) [95 % Wilson interval for one answer per pair], mean over {_seeds(rows)} seeds. The "
+        "script answers by return. Return: mean in Gymnasium's v4 task of those that act, a report and no measure of "
+        "agreement.",
+    )
+
+
+def people_table(rows: Sequence[Row]) -> Table:
+    """A line per agent: agreement with people on each data set, by whose answers it learned from."""
+    judged = [row for row in rows if row["judged_by"] == "human"]
+    datasets = list(dict.fromkeys(row["dataset"] for row in judged))
+    lines = []
+    for agent, who in dict.fromkeys((row["agent"], row["learned_from"]) for row in judged):
+        mine = [row for row in judged if (row["agent"], row["learned_from"]) == (agent, who)]
+        by = [[row for row in mine if row["dataset"] == name] for name in datasets]
+        name = "the return itself" if who == "-" else words(agent)
+        lines.append(
+            (name, "people" if who == "human" else who, *(_share(pooled(found)) if found else "-" for found in by))
+        )
+    return Table(
+        header=("agent", "learned from", *(name.removesuffix("-v2") for name in datasets)),
+        rows=tuple(lines),
+        words=2,
+        caption=f"Share of decisive answers of people to held-out pairs ({rows[0]['folds']} folds of "
+        f"{rows[0]['pairs']} pairs that share no step) that it sides with [95 % Wilson interval for one answer per "
+        f"pair], mean over {_seeds(rows)} seeds. Guessing gives 50 %.",
     )
 
 
@@ -71,6 +93,10 @@ def human_findings(rows: Sequence[Row]) -> list[str]:
             told += f" The return sides with them in {_share(pooled(itself))}."
         sentences.append(told)
     return sentences
+
+
+def _seeds(rows: Sequence[Row]) -> int:
+    return len({row["seed"] for row in rows if row["seed"]})
 
 
 def _share(found: Interval) -> str:

@@ -9,6 +9,8 @@ from .morl_tables import short
 from .preference_findings import listed
 
 PLAIN, EXTENDED, LAGRANGIAN, SWEEP = "c_morl, no extension", "c_morl", "c_morl, lagrangian", "ppo"
+SIMULATED = "mo-"
+"""How the ids of MuJoCo tasks begin."""
 
 
 def findings(study: Fronts) -> list[str]:
@@ -23,6 +25,51 @@ def findings(study: Fronts) -> list[str]:
         _served(study),
     ]
     return [sentence for sentence in told if sentence]
+
+
+def in_short(study: Fronts) -> list[str]:
+    """Who is above whom on which tasks, what is found of the known fronts, and what is worth nothing."""
+    told = [
+        _apart(study, EXTENDED, PLAIN, "The extension stage (c_morl), beside the first stage that goes on instead,"),
+        _simulated(study),
+        _apart(study, EXTENDED, LAGRANGIAN, "The barrier (c_morl), beside the Lagrangian,"),
+        _apart(study, EXTENDED, SWEEP, "C-MORL, beside the last policies of the fixed-weight sweep (ppo),"),
+        _known(study),
+        _still(study),
+    ]
+    return [sentence for sentence in told if sentence]
+
+
+def _apart(study: Fronts, one: str, other: str, what: str) -> str:
+    """The tasks on which every seed agrees on which of two agents has the larger hypervolume, and the others."""
+    sides: dict[str, list[str]] = {"raises": [], "lowers": [], "differ": []}
+    for env in study.tasks:
+        mine, theirs = (study.values("hypervolume", env=env, agent=agent) for agent in (one, other))
+        if not mine or not theirs:
+            continue
+        above, below = (all(sign * a > sign * b for a, b in zip(mine, theirs)) for sign in (1.0, -1.0))
+        base, won = sum(theirs), sum(mine) - sum(theirs)
+        change = f"{100 * won / base:+.1f} %" if base > 0 else "from 0" if won > 0 else "0"
+        sides["raises" if above else "lowers" if below else "differ"].append(f"{env} ({change})")
+    if not any(sides.values()):
+        return ""
+    parts = [f"{side} the hypervolume of every seed on" for side in ("raises", "lowers")]
+    parts = [f"{text} {listed(sides[side])}" for text, side in zip([*parts, "seeds differ on"], sides) if sides[side]]
+    return f"{what} {'; '.join(parts)}."
+
+
+def _simulated(study: Fronts) -> str:
+    """What the extension stage adds on MuJoCo's tasks."""
+    pairs = [
+        tuple(study.values("hypervolume", env=env, agent=agent) for agent in (EXTENDED, PLAIN))
+        for env in study.tasks
+        if env.startswith(SIMULATED)
+    ]
+    pairs = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
+    means = sum(sum(mine) > sum(theirs) for mine, theirs in pairs)
+    every = sum(all(a > b for a, b in zip(mine, theirs)) for mine, theirs in pairs)
+    told = f"On {means} of {len(pairs)} MuJoCo tasks the extension stage raises the mean hypervolume"
+    return f"{told}, on {every} that of every seed." if pairs else ""
 
 
 def _beside(study: Fronts, one: str, other: str, what: str) -> str:

@@ -1,4 +1,4 @@
-"""The README's part on the offline study, made from its tables; headings included."""
+"""The README's part on the offline study, and the study's page, made from its tables; headings included."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..offline_study.settings import AGENTS, SMALL_CHANGES, TASKS
+from .blocks import README, bullets, joined, picture, seen_from
 from .offline_figures import CURVES
+from .offline_findings import findings, in_short
 from .offline_rows import PUBLISHED, Offline, read_offline, read_published, short
-from .offline_tables import best_table, findings, last_table, published_table
+from .offline_tables import best_table, last_table, published_table
 from .page import markdown_table
 from .preference_findings import listed
 
-PREFIX = "offline_"
+PREFIX, PAGE = "offline_", "offline.md"
+TITLE = "What offline agents make of the same data"
 MOST = 1_000_000
 """Published updates of most agents."""
 
@@ -31,41 +34,66 @@ def ending_of(found: Offline) -> str:
     return ("_d4rl" if first["source"] == "D4RL" else "") + ("_paper" if first["budget"] == "paper" else "")
 
 
-ENDINGS = ("", "_paper", "_d4rl", "_d4rl_paper")
+LABELS = {
+    "": "",
+    "_paper": ": the published budget",
+    "_d4rl": ": D4RL's data",
+    "_d4rl_paper": ": D4RL's data, the published budget",
+}
+"""Endings of the files -> what headings add."""
 
 
 def offline_part(results: Path) -> str:
-    """The study, from ``offline.csv`` and the like with other endings, and the curves beside them.
+    """What the README says of the study, from ``offline.csv`` and the like with other endings, and their curves.
 
     Raises:
         InputError: a table is missing or damaged.
     """
-    blocks = ["## What offline agents make of the same data"]
-    for ending in ENDINGS:
-        if (results / f"offline{ending}.csv").is_file():
-            blocks += _study(results, read_offline(results, PREFIX, ending), ending)
+    blocks = [f"## {TITLE}"]
+    for found, ending in _studies(results):
+        blocks += [_design(found), _missing(found), markdown_table(last_table(found)), bullets(in_short(found))]
+        blocks += [_picture(results, ending)]
+    blocks += [f"Best scores, all settings, and what others have published: [docs/{PAGE}](docs/{PAGE})."]
+    blocks += [_source(found, ending) for found, ending in _studies(results)]
+    return joined(blocks)
+
+
+def offline_page(results: Path, folder: Path) -> str:
+    """The whole study, for a page in ``folder``.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    blocks = [f"# {TITLE}"]
+    for found, ending in _studies(results):
+        blocks += [_design(found), _missing(found), f"## After the last update{LABELS[ending]}"]
+        blocks += [markdown_table(last_table(found)), bullets(findings(found))]
+        blocks += [_picture(results, ending, seen_from(folder, results))]
+        blocks += [f"## At the best evaluation{LABELS[ending]}", markdown_table(best_table(found))]
+        blocks += [f"## Where this comes from{LABELS[ending]}", _settings(found)]
+        blocks += [SMALL_CHANGES if found.members[0]["budget"] == "small" else "", _source(found, ending)]
     if (results / PUBLISHED).is_file():
         rows = read_published(results / PUBLISHED)
-        blocks += ["For context only, what others have published about D4RL's data sets of the same names:"]
+        blocks += ["## What others have published", "For context only, about D4RL's data sets of the same names:"]
         blocks += [markdown_table(published_table(rows))]
-    return "\n\n".join(blocks)
+    return joined(blocks) + "\n"
 
 
-def _study(results: Path, found: Offline, ending: str) -> Iterator[str]:
-    yield _design(found)
-    if missing := _missing(found):
-        yield missing
-    yield markdown_table(last_table(found))
-    yield "\n".join(f"- {sentence}" for sentence in findings(found))
-    yield markdown_table(best_table(found))
-    if (results / f"{PREFIX}{CURVES}{ending}.png").is_file():
-        yield f"![Scores in training](experiments/results/{PREFIX}{CURVES}{ending}.png)"
-    yield _settings(found)
+def _studies(results: Path) -> Iterator[tuple[Offline, str]]:
+    """What there is among the results, with the endings of its files."""
+    for ending in LABELS:
+        if (results / f"offline{ending}.csv").is_file():
+            yield read_offline(results, PREFIX, ending), ending
+
+
+def _picture(results: Path, ending: str, root: str = README) -> str:
+    return picture(results, f"{PREFIX}{CURVES}{ending}.png", "Scores in training", root)
+
+
+def _source(found: Offline, ending: str) -> str:
     first = found.members[0]
-    if first["budget"] == "small":
-        yield SMALL_CHANGES
     seconds = sum({(row["agent"], row["dataset"]): float(row["seconds"]) for row in found.members}.values())
-    yield (
+    return (
         f"Made by `{first['command']}` ({first['versions']}; {seconds / 3600:.1f} hours by the clock, summed over "
         f"stacks, {first['device']}); a row per member in experiments/results/offline{ending}.csv."
     )
@@ -83,8 +111,8 @@ def _design(found: Offline) -> str:
     widths = sorted({row["widths"].replace(" ", "x") for row in found.members})
     batches = sorted({int(row["batch"]) for row in found.members})
     small = (
-        f" Published are {MOST:,} or more: the tables compare the agents at {max(updates) / MOST:.1%} of that, on "
-        "data of one behaviour run per simulator, and say nothing about their order at a large budget."
+        f" Published are {MOST:,} or more: the tables compare the agents at {100 * max(updates) / MOST:.2g} % of that, "
+        "on data of one behaviour run per simulator, and say nothing about their order at a large budget."
         if first["budget"] == "small"
         else ""
     )

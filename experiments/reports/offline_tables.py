@@ -1,4 +1,4 @@
-"""The offline study's tables, and what its scores show in sentences made from the numbers."""
+"""The offline study's tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pbrl.statistics import Interval, iqm, stratified_bootstrap
 
 from .offline_rows import Offline, short
 from .page import Table
-from .preference_findings import listed, order
 from .rows import Row, number
-from .score_tables import BOOTSTRAP_SEED, interval, interval_text
+from .score_tables import BOOTSTRAP_SEED, interval_text
 
 
 def last_table(found: Offline) -> Table:
@@ -70,12 +69,6 @@ def scale_words(found: Offline) -> str:
     return "0 = random policy, 100 = the best policy of the run that made the data, which is no expert."
 
 
-def findings(found: Offline) -> list[str]:
-    """Sentences; those whose rows are missing are left out."""
-    told = (_best(found), _cloning(found), _data(found), _random(found), _gap(found), _lost(found))
-    return [text for text in told if text]
-
-
 def over_datasets(found: Offline, agent: str) -> Interval:
     """IQM over seeds and data sets, and its interval; NaN where a member diverged or a data set is missing."""
     columns = [found.scores(agent=agent, dataset=name) for name in found.datasets]
@@ -90,87 +83,6 @@ def _cell(scores: Sequence[float]) -> str:
 
 def _published(row: Row | None) -> str:
     return "-" if row is None else f"{number(row, 'score'):.1f} ± {number(row, 'deviation'):.1f}"
-
-
-def _interval(found: Offline, agent: str, dataset: str) -> Interval:
-    return interval(found.scores(agent=agent, dataset=dataset))
-
-
-def _best(found: Offline) -> str:
-    """The highest last score on each data set, and who is not told apart from it."""
-    parts = []
-    for dataset in found.datasets:
-        ends = {agent: _interval(found, agent, dataset) for agent in found.agents}
-        ends = {agent: one for agent, one in ends.items() if math.isfinite(one.point)}
-        if len(ends) > 1:
-            best = max(ends, key=lambda agent: ends[agent].point)
-            level = [agent for agent, one in ends.items() if agent != best and order(ends[best], one) == "level"]
-            beside = f" (not apart: {', '.join(level)})" if level else " (apart from all others)"
-            parts.append(f"{best} on {short(dataset)}{beside}")
-    return f"The highest last score has {listed(parts)}." if parts else ""
-
-
-def _cloning(found: Offline) -> str:
-    """Who lies apart from cloning, and where."""
-    if "bc" not in found.agents:
-        return ""
-    parts = []
-    for agent in [name for name in found.agents if name != "bc"]:
-        pairs = [(_interval(found, agent, name), _interval(found, "bc", name)) for name in found.datasets]
-        sides = [order(*pair) for pair in pairs if all(math.isfinite(one.low) for one in pair)]
-        parts.append(f"{agent} above on {sides.count('above')} and below on {sides.count('below')}")
-    return (
-        f"Against cloning (bc), by whose intervals lie apart, of {len(found.datasets)} data sets: {'; '.join(parts)}."
-        if parts
-        else ""
-    )
-
-
-def _data(found: Offline) -> str:
-    """On how many data sets an agent's interval lies above what is in the data."""
-    parts = []
-    for agent in found.agents:
-        above = [name for name in found.datasets if _interval(found, agent, name).low > found.of_data(name)]
-        parts.append(f"{agent} {len(above)}")
-    return f"Data sets on which the interval lies above the mean of the data's episodes: {', '.join(parts)}."
-
-
-def _random(found: Offline) -> str:
-    """Whose interval reaches down to the random policy."""
-    parts: dict[str, list[str]] = {}
-    for agent in found.agents:
-        for name in found.datasets:
-            if found.of(agent=agent, dataset=name) and _interval(found, agent, name).low <= 0.0:
-                parts.setdefault(agent, []).append(short(name))
-    told = "; ".join(f"{agent} on {listed(names)}" for agent, names in parts.items())
-    return f"No better than the random policy, or not told apart from it: {told}." if told else ""
-
-
-def _gap(found: Offline) -> str:
-    """Where choosing the best evaluation would flatter most."""
-    gaps = {
-        (agent, name): interval(found.scores("score_best", agent=agent, dataset=name)).point
-        - _interval(found, agent, name).point
-        for agent in found.agents
-        for name in found.datasets
-        if found.of(agent=agent, dataset=name)
-    }
-    gaps = {key: gap for key, gap in gaps.items() if math.isfinite(gap)}
-    if not gaps:
-        return ""
-    agent, name = max(gaps, key=lambda key: gaps[key])
-    return (
-        f"The best evaluation would flatter most for {agent} on {short(name)}: {gaps[agent, name]:.1f} above the last."
-    )
-
-
-def _lost(found: Offline) -> str:
-    """Members that diverged."""
-    lost = [row for row in found.members if not math.isfinite(number(row, "score_last"))]
-    if not lost:
-        return "No member diverged."
-    where = dict.fromkeys(f"{row['agent']} on {short(row['dataset'])}" for row in lost)
-    return f"{len(lost)} of {len(found.members)} members diverged: {listed(list(where))}."
 
 
 def _seeds(found: Offline) -> int:

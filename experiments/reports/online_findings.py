@@ -15,10 +15,9 @@ from .score_tables import interval
 FAMILY = ("fam_o2o", "ro2o", "uni_o4")
 """Agents that were made to go online."""
 BASELINE = "iql"
-
-
 GAINS, SAVINGS = 2, 1
 """What was asked of each of the family: gains on so many data sets, and a lower regret on so many."""
+REASONS = {"score_offline": "begins at", "score_dip": "dips by", "gain": "gains"}
 
 
 def findings(study: OnlineStudy) -> list[str]:
@@ -28,6 +27,12 @@ def findings(study: OnlineStudy) -> list[str]:
         if agent in study.agents:
             sentences += [_improves(study, agent), _saves(study, agent)]
     return sentences + [_gains(study, agent) for agent in study.agents if agent not in FAMILY]
+
+
+def in_short(study: OnlineStudy) -> list[str]:
+    """A line per agent: where it gains, and where its regret lies apart from the baseline's; the family first."""
+    others = [agent for agent in study.agents if agent not in FAMILY]
+    return [_aims(study, agent) for agent in (*FAMILY, *others) if agent in study.agents]
 
 
 def gained(study: OnlineStudy, agent: str) -> list[str]:
@@ -44,6 +49,20 @@ def saved(study: OnlineStudy, agent: str) -> list[str]:
     ]
 
 
+def lost(study: OnlineStudy, agent: str) -> list[str]:
+    """The data sets on which an agent's gain is below 0 with its whole interval."""
+    return [name for name in study.datasets if _of(study, "gain", agent, name).high < 0]
+
+
+def wasted(study: OnlineStudy, agent: str) -> list[str]:
+    """The data sets on which an agent's regret is higher than the baseline's, and the intervals lie apart."""
+    return [
+        name
+        for name in study.datasets
+        if _of(study, "regret", agent, name).low > _of(study, "regret", BASELINE, name).high
+    ]
+
+
 def _of(study: OnlineStudy, what: str, agent: str, name: str) -> Interval:
     """The gain, or a column, of an agent on a data set; NaN where it is missing."""
     wanted = {"agent": agent, "dataset": name}
@@ -52,12 +71,26 @@ def _of(study: OnlineStudy, what: str, agent: str, name: str) -> Interval:
 
 def _gains(study: OnlineStudy, agent: str) -> str:
     rises = gained(study, agent)
-    falls = [name for name in study.datasets if _of(study, "gain", agent, name).high < 0]
+    falls = lost(study, agent)
     parts = [f"gains online on {_names(rises)}"] if rises else []
     parts += [f"loses on {_names(falls)}"] if falls else []
     rest = [name for name in study.datasets if name not in (*rises, *falls) and study.of(agent=agent, dataset=name)]
     parts += [f"cannot be told from its offline score on {_names(rest)}"] if rest else []
     return f"{agent} {', '.join(parts)} (intervals of the gain)."
+
+
+def _aims(study: OnlineStudy, agent: str) -> str:
+    """Both aims of an agent in one sentence, with a verdict for those that had them."""
+    rises, falls, lower, higher = gained(study, agent), lost(study, agent), saved(study, agent), wasted(study, agent)
+    aims = [(GAINS, len(rises)), (SAVINGS, len(lower))]
+    asked = [f" ({least} asked: {'' if many >= least else 'not '}reached)" for least, many in aims]
+    asked = asked if agent in FAMILY else ["", ""]
+    text = f"{agent} gains online on {_names(rises)}{asked[0]}" + (f", loses on {_names(falls)}" if falls else "")
+    if agent == BASELINE or BASELINE not in study.agents:
+        return f"{text}."
+    above = [f"{short(name)}{_why(study, agent, name, ('score_offline',))}" for name in higher]
+    text += f"; its regret is lower than that of fine-tuned {BASELINE} on {_names(lower)}{asked[1]}"
+    return f"{text}{', higher on ' if above else ''}{listed(above) if above else ''}."
 
 
 def _improves(study: OnlineStudy, agent: str) -> str:
@@ -92,13 +125,13 @@ def _saves(study: OnlineStudy, agent: str) -> str:
     return f"{agent} has a lower regret than fine-tuned {BASELINE} on {_names(lower)} ({asked}): {'; '.join(parts)}."
 
 
-def _why(study: OnlineStudy, agent: str, name: str) -> str:
+def _why(study: OnlineStudy, agent: str, name: str, told: Sequence[str] = tuple(REASONS)) -> str:
     """What tells the two apart: the score that they begin with, the dip, and the gain, where they differ by a point."""
     parts = []
-    for what, words in (("score_offline", "begins at"), ("score_dip", "dips by"), ("gain", "gains")):
+    for what in told:
         own, other = (_of(study, what, each, name).point for each in (agent, BASELINE))
         if abs(own - other) >= 1.0:
-            parts.append(f"{words} {own:.1f} against {other:.1f}")
+            parts.append(f"{REASONS[what]} {own:.1f} against {other:.1f}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -1,42 +1,71 @@
-"""The README's part on agents that go online, made from the study's tables; headings included."""
+"""The README's part on agents that go online, and the study's page, made from its tables; headings included."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..online_study.settings import AGENTS, TASKS, published_counts
+from .blocks import README, bullets, joined, picture, seen_from
 from .online_figures import FIGURE
-from .online_findings import findings
+from .online_findings import findings, in_short
 from .online_rows import CURVES, MEMBERS, OnlineStudy, read_online
-from .online_tables import change_table, either, regret_table
+from .online_tables import change_table, either, regret_table, short_table
 from .page import markdown_table
 from .preference_findings import listed
 from .preference_rows import short
 
-PREFIX = "offline_to_online_"
+PREFIX, PAGE = "offline_to_online_", "offline_to_online.md"
+TITLE = "What becomes of agents that go online"
 FILES = {MEMBERS: MEMBERS, **{name: f"{PREFIX}{name}" for name in (CURVES, FIGURE)}}
 """What the study's folder holds -> its name among the committed results."""
 
 
 def online_part(results: Path) -> str:
-    """The study, from ``offline_to_online.csv`` and the curves beside it.
+    """What the README says of the study, from ``offline_to_online.csv`` and the curves beside it.
 
     Raises:
         InputError: a table is missing or damaged.
     """
     study = read_online(results, PREFIX)
-    picture = f"![Scores online](experiments/results/{PREFIX}{FIGURE})" * (results / f"{PREFIX}{FIGURE}").is_file()
     blocks = [
-        "## What becomes of agents that go online",
+        f"## {TITLE}",
         _design(study),
         _missing(study),
-        markdown_table(change_table(study)),
-        "\n".join(f"- {sentence}" for sentence in findings(study)),
-        markdown_table(regret_table(study)),
-        picture,
+        markdown_table(short_table(study)),
+        bullets(in_short(study)),
+        _picture(results),
+        f"Intervals, dips, best scores, and where each agent's updates draw from: [docs/{PAGE}](docs/{PAGE}).",
         _source(study),
     ]
-    return "\n\n".join(block for block in blocks if block)
+    return joined(blocks)
+
+
+def online_page(results: Path, folder: Path) -> str:
+    """The whole study, for a page in ``folder``.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    study = read_online(results, PREFIX)
+    blocks = [
+        f"# {TITLE}",
+        _design(study),
+        _protocol(study),
+        _missing(study),
+        "## Regret online",
+        markdown_table(regret_table(study)),
+        bullets(findings(study)),
+        _picture(results, seen_from(folder, results)),
+        "## Before and after",
+        markdown_table(change_table(study)),
+        "## Where this comes from",
+        _source(study),
+    ]
+    return joined(blocks) + "\n"
+
+
+def _picture(results: Path, root: str = README) -> str:
+    return picture(results, f"{PREFIX}{FIGURE}", "Scores online", root)
 
 
 def _design(study: OnlineStudy) -> str:
@@ -45,16 +74,33 @@ def _design(study: OnlineStudy) -> str:
         rows = study.of(dataset=dataset)
         updates, steps = (sorted({int(row[name]) for row in rows}) for name in ("updates", "env_steps"))
         counts.append(f"{short(dataset)} ({either(updates)} updates, then {either(steps)} steps)")
-    published = [count for agent in AGENTS for count in published_counts(agent)]
-    protocol = [f"{agent} {study.of(agent=agent)[0]['replay']}" for agent in study.agents]
     return (
         f"{len(study.agents)} agents learn from {listed(counts)}, and the same agent objects go on in the simulator, "
-        "one update per environment step. What updates draw from online is as each agent's authors have it "
-        f"({', '.join(protocol)}): prefill draws from data and new steps as one, mixed takes a share of each batch "
-        "from the data, empty leaves the data behind. Published counts are "
-        f"{min(published):,} to {max(published):,}: this is what a budget for two cores shows, no comparison of agents "
-        "at theirs."
+        f"one update per environment step. That is {_share(study, 'updates', 0)} of the updates on data and "
+        f"{_share(study, 'env_steps', 1)} of the steps that the agents' authors publish: what a budget for two cores "
+        "shows, no comparison of agents at theirs."
     )
+
+
+def _share(study: OnlineStudy, column: str, place: int) -> str:
+    """``0.04 to 1 %``: how much of the published counts, over agents and data sets."""
+    shares = [100 * int(row[column]) / published_counts(row["agent"])[place] for row in study.members]
+    low, high = (f"{end:.2g}" for end in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _protocol(study: OnlineStudy) -> str:
+    replay = [f"{agent} {study.of(agent=agent)[0]['replay']}" for agent in study.agents]
+    return (
+        f"What updates draw from online is as each agent's authors have it ({', '.join(replay)}): prefill draws from "
+        "data and new steps as one, mixed takes a share of each batch from the data, empty leaves the data behind. "
+        f"Published are {_published(0)} updates and {_published(1)} steps."
+    )
+
+
+def _published(place: int) -> str:
+    counts = [published_counts(agent)[place] for agent in AGENTS]
+    return f"{min(counts):,} to {max(counts):,}"
 
 
 def _missing(study: OnlineStudy) -> str:

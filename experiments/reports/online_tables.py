@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .online_rows import OnlineStudy
 from .page import Table
 from .preference_rows import short
-from .score_tables import interval_text
+from .score_tables import interval, interval_text
 
 
 def change_table(study: OnlineStudy) -> Table:
@@ -33,6 +33,27 @@ def change_table(study: OnlineStudy) -> Table:
         "[95 % bootstrap interval]; 0 = random policy, 100 = the best policy of the run that made the data. Offline: "
         "before the first step online. Best: each seed at its best evaluation, which flatters. Dip: how far the worst "
         "evaluation online lies below the offline score. Gain: each seed's last score less its own offline score.",
+    )
+
+
+def short_table(study: OnlineStudy) -> Table:
+    """A line per agent: on each data set the score before and after, and the regret, in two columns."""
+    lines = []
+    for agent in study.agents:
+        cells = []
+        for name in study.datasets:
+            wanted = {"dataset": name, "agent": agent}
+            before, after = (interval(study.column(which, **wanted)).point for which in ("score_offline", "score_last"))
+            regret = study.column("regret", **wanted)
+            cells += [f"{before:.1f} → {after:.1f}", interval_text(regret)] if regret else ["-", "-"]
+        lines.append((agent, *cells))
+    return Table(
+        header=("agent", *(head for name in study.datasets for head in (short(name), "regret"))),
+        rows=tuple(lines),
+        words=1,
+        caption="Score before the first step online → after the last; regret: what is missing to a score of 100 "
+        f"on average over the steps online. Interquartile means over {_seeds(study)} seeds [95 % bootstrap interval of "
+        "the regret]; 0 = random policy, 100 = the best policy of the run that made the data.",
     )
 
 

@@ -12,30 +12,59 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import agents
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 
+from . import human_part, morl_part, offline_part, online_part, preference_part, theory
 from .findings import findings
 from .human_tables import read_human
-from .morl_part import FRONT_FILES, fronts_part
 from .morl_rows import MORL, read_fronts
-from .offline_part import kept_files, offline_part
-from .online_part import FILES as ONLINE_FILES
-from .online_part import online_part
-from .online_rows import read_online
+from .online_rows import MEMBERS, read_online
 from .page import Table, markdown_table
 from .preference_rows import read_study
 from .rows import read_labels, read_results
 from .score_tables import accuracy_table, score_table, words
-from .study_parts import PAGE, SEARCH, STUDY_FILES, human_part, preferences_page, preferences_part
-from .theory import CHECKS, checks_part, take_checks, theory_page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Where a study is told of.
+
+    Attributes:
+        file: its table among the results.
+        part: makes the README's part from the results' folder.
+        name: of its page in ``docs/``.
+        page: makes that from the results' folder and its own.
+    """
+
+    file: str
+    part: Callable[[Path], str]
+    name: str
+    page: Callable[[Path, Path], str]
+
+
+STUDIES = {
+    "preferences": Told(
+        "preferences.csv",
+        preference_part.preferences_part,
+        preference_part.PAGE,
+        preference_part.preferences_page,
+    ),
+    "human_labels": Told(human_part.HUMAN, human_part.human_part, human_part.PAGE, human_part.human_page),
+    "offline": Told("offline.csv", offline_part.offline_part, offline_part.PAGE, offline_part.offline_page),
+    "offline_to_online": Told(MEMBERS, online_part.online_part, online_part.PAGE, online_part.online_page),
+    "morl": Told(MORL, morl_part.fronts_part, morl_part.PAGE, morl_part.fronts_page),
+    "checks": Told(theory.CHECKS, theory.checks_part, "theory.md", theory.theory_page),
+}
+"""By the names of their markers in the README."""
 
 
 def agents_table() -> Table:
@@ -67,12 +96,7 @@ def generated() -> dict[str, str]:
         "labels": markdown_table(accuracy_table(judged)),
         "agents": markdown_table(agents_table()),
     }
-    made = {"preferences": ("preferences.csv", preferences_part), "human_labels": ("human_labels.csv", human_part)}
-    made["checks"] = (CHECKS, checks_part)
-    made["offline"] = ("offline.csv", offline_part)
-    made["morl"] = (MORL, fronts_part)
-    made["offline_to_online"] = ("offline_to_online.csv", online_part)
-    return parts | {name: part(RESULTS) for name, (file, part) in made.items() if (RESULTS / file).is_file()}
+    return parts | {name: told.part(RESULTS) for name, told in STUDIES.items() if (RESULTS / told.file).is_file()}
 
 
 def pages() -> dict[Path, str]:
@@ -82,8 +106,8 @@ def pages() -> dict[Path, str]:
         InputError: a result file is damaged.
     """
     folder = ROOT / "docs"
-    made = {"theory.md": (CHECKS, theory_page), PAGE: ("preferences.csv", preferences_page)}
-    return {folder / name: page(RESULTS, folder) for name, (file, page) in made.items() if (RESULTS / file).is_file()}
+    there = [told for told in STUDIES.values() if (RESULTS / told.file).is_file()]
+    return {folder / told.name: told.page(RESULTS, folder) for told in there}
 
 
 def fill(text: str, parts: Mapping[str, str]) -> str:
@@ -106,25 +130,25 @@ def take_over(folder: Path) -> None:
     Raises:
         InputError: the folder is of neither.
     """
-    if (folder / CHECKS).is_file():
-        take_checks(folder, RESULTS)
+    if (folder / theory.CHECKS).is_file():
+        theory.take_checks(folder, RESULTS)
         return
     if (folder / "preferences.csv").is_file():
         read_study(folder)
-        files = {name: kept for name, kept in STUDY_FILES.items() if (folder / name).is_file()}
+        files = {name: kept for name, kept in preference_part.STUDY_FILES.items() if (folder / name).is_file()}
     elif (folder / "offline.csv").is_file():
-        files = kept_files(folder)
-    elif (folder / "offline_to_online.csv").is_file():
+        files = offline_part.kept_files(folder)
+    elif (folder / MEMBERS).is_file():
         read_online(folder)
-        files = ONLINE_FILES
+        files = online_part.FILES
     elif (folder / MORL).is_file():
         read_fronts(folder)
-        files = {name: kept for name, kept in FRONT_FILES.items() if (folder / name).is_file()}
+        files = {name: kept for name, kept in morl_part.FRONT_FILES.items() if (folder / name).is_file()}
     elif (folder / "search.csv").is_file():
-        files = {"search.csv": SEARCH}
-    elif (folder / "human_labels.csv").is_file():
-        read_human(folder / "human_labels.csv")
-        files = {"human_labels.csv": "human_labels.csv"}
+        files = {"search.csv": preference_part.SEARCH}
+    elif (folder / human_part.HUMAN).is_file():
+        read_human(folder / human_part.HUMAN)
+        files = {human_part.HUMAN: human_part.HUMAN}
     else:
         read_results(folder / "results.csv")
         read_labels(folder / "labels.csv")

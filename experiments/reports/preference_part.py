@@ -1,12 +1,11 @@
-"""The preference study's README part and page, and the README's part on human answers; headings included."""
+"""The README's part on the preference study, and the study's page, made from its tables; headings included."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from .human_tables import agreement_table, human_findings, read_human
+from .blocks import README, bullets, joined, picture, seen_from
 from .page import markdown_table
 from .preference_figures import ACCURACY, BUDGETS, CURVES, ODDS
 from .preference_findings import findings, listed
@@ -40,12 +39,12 @@ def preferences_part(results: Path) -> str:
         "## Which preference method to pick",
         _design(study),
         markdown_table(task_table(study)),
-        _findings(study),
+        bullets(findings(study)),
         _picture(results, BUDGETS),
         f"Faulty answers, fewer pairs, held-out accuracy, curves and settings: [docs/{PAGE}](docs/{PAGE}).",
         _source(study),
     ]
-    return "\n\n".join(block for block in blocks if block)
+    return joined(blocks)
 
 
 def preferences_page(results: Path, folder: Path) -> str:
@@ -55,13 +54,13 @@ def preferences_page(results: Path, folder: Path) -> str:
         InputError: a table is missing or damaged.
     """
     study = read_study(results, PREFIX)
-    root = f"{Path(os.path.relpath(results, folder)).as_posix()}/"
+    root = seen_from(folder, results)
     blocks = [
         "# Which preference method to pick",
         _design(study),
         "## With the most labels",
         markdown_table(task_table(study)),
-        _findings(study),
+        bullets(findings(study)),
         _picture(results, CURVES, root),
         "## Fewer labels, and wrong ones",
         _picture(results, BUDGETS, root),
@@ -71,35 +70,11 @@ def preferences_page(results: Path, folder: Path) -> str:
         blocks += ["## Held-out pairs", markdown_table(accuracy_table(study)), _picture(results, ACCURACY, root)]
         blocks += [_picture(results, ODDS, root)]
     blocks += ["## Where this comes from", _settings(results), _source(study)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return joined(blocks) + "\n"
 
 
-def human_part(results: Path) -> str:
-    """Agreement with people, from ``human_labels.csv``.
-
-    Raises:
-        InputError: the table is missing or damaged.
-    """
-    rows = read_human(results / "human_labels.csv")
-    versions = next(row["versions"] for row in rows if row["versions"])
-    blocks = [
-        "## Answers of people",
-        "How often agents side with answers of people that they have not seen, on pairs of 100-step segments of D4RL's "
-        "Hopper and Walker2d data (one annotator each, published with Preference Transformer), and with a script that "
-        "answers the same pairs by their returns:",
-        markdown_table(agreement_table(rows)),
-        "\n".join(f"- {sentence}" for sentence in human_findings(rows)),
-        f"Made by `pbrl bench human-labels` ({versions}); rows in experiments/results/human_labels.csv.",
-    ]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _picture(results: Path, name: str, root: str = "experiments/results/") -> str:
-    return f"![{CAPTIONS[name]}]({root}{PREFIX}{name})" if (results / f"{PREFIX}{name}").is_file() else ""
-
-
-def _findings(study: Study) -> str:
-    return "\n".join(f"- {sentence}" for sentence in findings(study))
+def _picture(results: Path, name: str, root: str = README) -> str:
+    return picture(results, f"{PREFIX}{name}", CAPTIONS[name], root)
 
 
 def _design(study: Study) -> str:
