@@ -297,18 +297,25 @@ def test_the_table_tells_means_and_ranges() -> None:
     study = made(c_morl=(12.0, 4.0, 14.0), ppo=(0.0, 0.0, 3.0))
     line, _ = quality_table(study).rows
     assert line == ("x", "c_morl", "50 % [20, 70]", "4", "3", "0.5", "7")
-    (line,) = volume_table(study).rows
-    assert line == ("x", "10", "1", "10 [4, 14]", "1 [0, 3]", "20", "5")
-    assert task_table(study).rows == (("x", "(0, 0)", "(1, 1)", "0.9", "2"),)
-    assert [short(x) for x in (58271.26, 1.5e7, 0.12345, -2.0, -9e-18)] == ["58271", "1.5e+07", "0.1235", "-2", "0"]
+    assert volume_table(study, study.agents).rows == (("x", "10 [4, 14]", "1 [0, 3]", "20", "5"),)
+    assert volume_table(study, ["ppo"]).header == ("task", "ppo", "best possible", "doing nothing")
+    assert task_table(study).rows == (("x", "10", "(0, 0)", "(1, 1)", "0.9", "2"),)
+    assert [short(x) for x in (58271.26, 1.5e7, 0.12345, -2.0, -9e-18)] == ["58271", "1.5e+07", "0.123", "-2", "0"]
     assert spread([math.nan]) == "-"
 
 
-def test_large_hypervolumes_are_told_in_a_unit() -> None:
-    (line,) = volume_table(made(c_morl=(12_345_678.0,), ppo=(9_000_000.0,))).rows
-    assert line[2:5] == ("1,000,000", "12.35", "9")
-    (line,) = volume_table(made(c_morl=(9999.0,), ppo=(10_000.0,))).rows
-    assert line[2:5] == ("1,000", "9.999", "10")
+@pytest.mark.parametrize(
+    ("volume", "told"),
+    [
+        (12_345_678.0, ("x, millions", "12.3")),
+        (999_900.0, ("x, thousands", "1000")),
+        (10_000.0, ("x, thousands", "10")),
+        (9999.0, ("x", "9999")),
+    ],
+)
+def test_large_hypervolumes_are_told_in_a_unit(volume: float, told: tuple[str, str]) -> None:
+    (line,) = volume_table(made(c_morl=(volume,), ppo=(volume / 2,)), ["c_morl"]).rows
+    assert line[:2] == told
 
 
 def test_in_short_seeds_that_agree_stand_apart_from_those_that_differ() -> None:
@@ -332,8 +339,9 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == set(morl_part.FRONT_FILES.values())
     part, page = morl_part.fronts_part(tmp_path), morl_part.fronts_page(tmp_path, tmp_path / "docs")
     found = read_fronts(folder)
-    assert all(cell in part for line in volume_table(found).rows for cell in line)
-    for table in (volume_table(found), quality_table(found), task_table(found)):
+    shown = [agent for agent in found.agents if agent != EXTENSIONS["lagrangian"]]
+    assert all(cell in part for line in volume_table(found, shown).rows for cell in line)
+    for table in (volume_table(found, found.agents), quality_table(found), task_table(found)):
         assert all(cell in page for line in table.rows for cell in line)
     assert all(text in part for text in morl_findings.in_short(found))
     assert all(text in page for text in morl_findings.findings(found))

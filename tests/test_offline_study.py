@@ -370,6 +370,8 @@ def test_tables_by_hand() -> None:
     assert last_table(found).rows[0][1:] == ("40.2 [40.1, 40.4]", "20.2 [20.1, 20.4]", "30.2 [30.1, 30.3]")
     assert last_table(found).rows[1][2:] == ("-", "-")  # not on all data sets
     assert last_table(found).rows[2] == ("the data", "30.0", "30.0", "30.0")
+    assert last_table(found, 0).rows[0] == ("bc", "40 [40, 40]", "20 [20, 20]", "30 [30, 30]")
+    assert last_table(made(("iql", "local/a/x-v1", -0.3)), 0).rows[0][1] == "0 [0, 0]"  # and not -0
     assert math.isnan(over_datasets(found, "iql").point)
 
 
@@ -379,7 +381,7 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == {"offline.csv", "offline_curves.csv", "offline_curves.png"}
     part, page = offline_part.offline_part(tmp_path), offline_part.offline_page(tmp_path, tmp_path / "docs")
     found = read_offline(folder)
-    assert all(cell in part for line in last_table(found).rows for cell in line)
+    assert all(cell in part for line in last_table(found, 0).rows for cell in line)
     for table in (last_table(found), best_table(found)):
         assert all(cell in page for line in table.rows for cell in line)
     assert all(text in part for text in in_short(found))

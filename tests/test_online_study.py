@@ -245,7 +245,10 @@ def test_tables_tell_gain_and_regret_of_each() -> None:
     brief = short_table(study)
     assert brief.header == ("agent", "a", "regret")
     assert [row[1] for row in brief.rows] == ["50.0 → 48.2", "40.0 → 60.2"]
-    assert [row[2] for row in brief.rows] == [row[1] for row in regret.rows]
+    assert [row[2] for row in brief.rows] == ["40.2", "30.2 ↓"]
+    assert short_table(told(iql=[(50, 48, 40)], ro2o=[(40, 60, 50)])).rows[1][2] == "50.2 ↑"
+    assert short_table(told(iql=[(50, 48, 40)], ro2o=[(40, 60, 40)])).rows[1][2] == "40.2"
+    assert short_table(told(iql=[(50, 48, 40)] * 2, ro2o=[(40, 60, 40)])).rows[1][3:] == ("-", "-")
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def study(options: StudyOptions, console: Console) -> None:
     records.write(list(plans.values()), results, stills, folder, options.command)
     morl_figures.draw(folder)
     told = read_fronts(folder)
-    for table in (volume_table(told), quality_table(told)):
+    for table in (volume_table(told, told.agents), quality_table(told)):
         console.print()
         console.print(console_table(table))
         console.print(table.caption, style="dim", highlight=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .blocks import README, bullets, folded, joined, picture, seen_from
 from .morl_figures import ARCHIVES, CAPTIONS, DEEP, FLAT, MANY
-from .morl_findings import findings, in_short
+from .morl_findings import LAGRANGIAN, findings, in_short
 from .morl_rows import FRONTS, GROWTH, MORL, Fronts, read_fronts
 from .morl_tables import quality_table, task_table, volume_table
 from .page import markdown_table
@@ -34,11 +34,11 @@ def fronts_part(results: Path) -> str:
         f"## {TITLE}",
         _ways(study),
         _budget(study),
-        markdown_table(volume_table(study)),
+        markdown_table(volume_table(study, [agent for agent in study.agents if agent != LAGRANGIAN])),
         bullets(in_short(study)),
         flat,
         folded("More objectives, and the archives in training", others),
-        f"Expected utility, sparsity, numbers of points and more: [docs/{PAGE}](docs/{PAGE}).",
+        f"The Lagrangian's figures, expected utility, sparsity, numbers of points: [docs/{PAGE}](docs/{PAGE}).",
         _source(study),
     ]
     return joined(blocks)
@@ -56,7 +56,7 @@ def fronts_page(results: Path, folder: Path) -> str:
         _design(study),
         _budget(study),
         "## Hypervolume",
-        markdown_table(volume_table(study)),
+        markdown_table(volume_table(study, study.agents)),
         bullets(findings(study)),
         *_pictures(results, seen_from(folder, results)),
         "## Utility, sparsity and size",
@@ -103,7 +103,11 @@ def _budget(study: Fronts) -> str:
         for env, steps in PUBLISHED.items()
         if study.of(env=env)
     ]
-    told = "The budgets are small, so that the fronts of the MuJoCo tasks are far from what these methods can reach"
+    steps = [int(row["env_steps"]) for row in study.rows]
+    told = (
+        f"The budgets are small ({min(steps):,} to {max(steps):,} steps for a front), so that the fronts of the MuJoCo "
+        "tasks are far from what these methods can reach"
+    )
     return f"{told}: of the steps that C-MORL's own scripts take, {listed(shares)}." if shares else f"{told}."
 
 

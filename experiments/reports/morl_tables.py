@@ -37,43 +37,40 @@ def task_table(study: Fronts) -> Table:
     for env in study.tasks:
         first = study.of(env=env)[0]
         corner, still = (", ".join(short(one) for one in numbers(first[name])) for name in ("reference_point", "still"))
-        lines.append((env, f"({corner})", f"({still})", f"{number(first, 'gamma'):g}", first["episodes"]))
+        ends = (f"({corner})", f"({still})", f"{number(first, 'gamma'):g}", first["episodes"])
+        lines.append((env, f"{int(first['env_steps']):,}", *ends))
     return Table(
-        header=("task", "reference point", "doing nothing", "discount", "episodes"),
+        header=("task", "steps", "reference point", "doing nothing", "discount", "episodes"),
         rows=tuple(lines),
         words=1,
-        caption="The corner of the hypervolume and what doing nothing returns, in raw discounted returns; the discount "
-        "of training and of these; episodes that each policy of a set plays to be measured.",
+        caption="Steps of the environment for a front, all policies and stages together, and those that measure "
+        "policies for the archive; the corner of the hypervolume and what doing nothing returns, in raw discounted "
+        "returns; the discount of training and of these; episodes that each policy of a set plays to be measured.",
     )
 
 
-def volume_table(study: Fronts) -> Table:
-    """A line per task: the hypervolume of each way to a front."""
+def volume_table(study: Fronts, agents: Sequence[str]) -> Table:
+    """A line per task: the hypervolume of the fronts of ``agents``."""
     lines = []
     for env in study.tasks:
-        rows = study.of(env=env)
-        by = [study.values("hypervolume", env=env, agent=agent) for agent in study.agents]
-        known, still = (number(rows[0], name) for name in ("known_hypervolume", "still_hypervolume"))
-        unit = _unit(max(value for values in by for value in values))
+        first = study.of(env=env)[0]
+        by = [study.values("hypervolume", env=env, agent=agent) for agent in agents]
+        known, still = (number(first, name) for name in ("known_hypervolume", "still_hypervolume"))
+        unit, words = _unit(max(study.values("hypervolume", env=env)))
         cells = [spread([value / unit for value in values]) if values else "-" for values in by]
-        ends = (spread([known / unit]), short(still / unit))
-        lines.append((env, f"{int(rows[0]['env_steps']):,}", f"{unit:,}", *cells, *ends))
+        lines.append((f"{env}{words}", *cells, spread([known / unit]), short(still / unit)))
     return Table(
-        header=("task", "steps", "unit", *study.agents, "best possible", "doing nothing"),
+        header=("task", *agents, "best possible", "doing nothing"),
         rows=tuple(lines),
         words=1,
-        caption=f"Hypervolume, in the unit of its line: mean over {_seeds(study)} [lowest, highest], "
-        "of raw discounted returns of new greedy episodes; of the known front, where there is one; "
-        "and of a policy that does nothing. Steps: of the environment for a front, all policies and stages together.",
+        caption=f"Hypervolume: mean over {_seeds(study)} [lowest, highest], of raw discounted returns of new greedy "
+        "episodes; best possible: of the known front, where there is one; doing nothing: of a policy that does.",
     )
 
 
-def _unit(value: float) -> int:
-    """A power of 1000 in which numbers up to ``value`` have at most four digits."""
-    unit = 1
-    while value / unit >= 1e4:
-        unit *= 1000
-    return unit
+def _unit(value: float) -> tuple[float, str]:
+    """What numbers up to ``value`` are told in, and that in words after a task's name."""
+    return (1e6, ", millions") if value >= 1e6 else (1e3, ", thousands") if value >= 1e4 else (1.0, "")
 
 
 def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -99,6 +96,6 @@ def spread(values: Sequence[float], unit: str = "") -> str:
 
 
 def short(value: float) -> str:
-    """Four digits: ``58270``, ``12.34``, ``1.234e+06``; 0 for what rounding leaves of it."""
+    """Three digits, or all before the point: ``58270``, ``12.3``, ``1.23e+06``; 0 for what rounding leaves of it."""
     value = 0.0 if abs(value) < ROUNDING else value
-    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.4g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"

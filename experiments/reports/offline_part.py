@@ -51,7 +51,7 @@ def offline_part(results: Path) -> str:
     """
     blocks = [f"## {TITLE}"]
     for found, ending in _studies(results):
-        blocks += [_design(found), _missing(found), markdown_table(last_table(found)), bullets(in_short(found))]
+        blocks += [_design(found), _missing(found), markdown_table(last_table(found, 0)), bullets(in_short(found))]
         blocks += [_picture(results, ending)]
     blocks += [f"Best scores, all settings, and what others have published: [docs/{PAGE}](docs/{PAGE})."]
     blocks += [_source(found, ending) for found, ending in _studies(results)]

@@ -15,16 +15,17 @@ from .rows import Row, number
 from .score_tables import BOOTSTRAP_SEED, interval_text
 
 
-def last_table(found: Offline) -> Table:
-    """A line per agent: the score after the last update on each data set, and over all."""
+def last_table(found: Offline, digits: int = 1) -> Table:
+    """A line per agent: the score after the last update on each data set, and over all; with ``digits`` decimals."""
     lines = []
     for agent in found.agents:
-        cells = [_cell(found.scores(agent=agent, dataset=name)) for name in found.datasets]
+        cells = [_cell(found.scores(agent=agent, dataset=name), digits) for name in found.datasets]
         over = over_datasets(found, agent)
-        text = "-" if math.isnan(over.point) else f"{over.point:.1f} [{over.low:.1f}, {over.high:.1f}]"
+        ends = ", ".join(f"{end:z.{digits}f}" for end in (over.low, over.high))
+        text = "-" if math.isnan(over.point) else f"{over.point:z.{digits}f} [{ends}]"
         lines.append((agent, *cells, text))
     data = [found.of_data(name) for name in found.datasets]
-    lines.append(("the data", *(f"{score:.1f}" for score in data), f"{np.mean(data):.1f}"))
+    lines.append(("the data", *(f"{score:z.{digits}f}" for score in [*data, float(np.mean(data))])))
     return Table(
         header=("agent", *map(short, found.datasets), "all"),
         rows=tuple(lines),
@@ -77,8 +78,8 @@ def over_datasets(found: Offline, agent: str) -> Interval:
     return stratified_bootstrap(np.array(columns).T, iqm, seed=BOOTSTRAP_SEED)
 
 
-def _cell(scores: Sequence[float]) -> str:
-    return interval_text(scores) if scores else "-"
+def _cell(scores: Sequence[float], digits: int = 1) -> str:
+    return interval_text(scores, digits) if scores else "-"
 
 
 def _published(row: Row | None) -> str:

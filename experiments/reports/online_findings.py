@@ -42,25 +42,23 @@ def gained(study: OnlineStudy, agent: str) -> list[str]:
 
 def saved(study: OnlineStudy, agent: str) -> list[str]:
     """The data sets on which an agent's regret is lower than the baseline's, and the intervals lie apart."""
-    return [
-        name
-        for name in study.datasets
-        if _of(study, "regret", agent, name).high < _of(study, "regret", BASELINE, name).low
-    ]
+    return [name for name in study.datasets if side(study, agent, name) == "lower"]
+
+
+def wasted(study: OnlineStudy, agent: str) -> list[str]:
+    """The data sets on which an agent's regret is higher than the baseline's, and the intervals lie apart."""
+    return [name for name in study.datasets if side(study, agent, name) == "higher"]
+
+
+def side(study: OnlineStudy, agent: str, name: str) -> str:
+    """Where the interval of an agent's regret lies beside the baseline's: "lower", "higher", or "not told apart"."""
+    own, other = (_of(study, "regret", each, name) for each in (agent, BASELINE))
+    return "lower" if own.high < other.low else "higher" if own.low > other.high else "not told apart"
 
 
 def lost(study: OnlineStudy, agent: str) -> list[str]:
     """The data sets on which an agent's gain is below 0 with its whole interval."""
     return [name for name in study.datasets if _of(study, "gain", agent, name).high < 0]
-
-
-def wasted(study: OnlineStudy, agent: str) -> list[str]:
-    """The data sets on which an agent's regret is higher than the baseline's, and the intervals lie apart."""
-    return [
-        name
-        for name in study.datasets
-        if _of(study, "regret", agent, name).low > _of(study, "regret", BASELINE, name).high
-    ]
 
 
 def _of(study: OnlineStudy, what: str, agent: str, name: str) -> Interval:
@@ -117,8 +115,8 @@ def _saves(study: OnlineStudy, agent: str) -> str:
         own, other = (_of(study, "regret", each, name) for each in (agent, BASELINE))
         if isnan(own.point) or isnan(other.point):
             continue
-        side = "lower" if own.high < other.low else "higher" if own.low > other.high else "not told apart"
-        parts.append(f"{short(name)} {side}, {own.point:.1f} against {other.point:.1f}{_why(study, agent, name)}")
+        told = f"{short(name)} {side(study, agent, name)}, {own.point:.1f} against {other.point:.1f}"
+        parts.append(f"{told}{_why(study, agent, name)}")
     if not parts:
         return f"Regret of {agent}: there is no {BASELINE} to compare it with."
     asked = f"{SAVINGS} asked: {verdict}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
+from .online_findings import BASELINE, side
 from .online_rows import OnlineStudy
 from .page import Table
 from .preference_rows import short
@@ -36,6 +38,9 @@ def change_table(study: OnlineStudy) -> Table:
     )
 
 
+MARKS = {"lower": " ↓", "higher": " ↑", "not told apart": ""}
+
+
 def short_table(study: OnlineStudy) -> Table:
     """A line per agent: on each data set the score before and after, and the regret, in two columns."""
     lines = []
@@ -44,16 +49,18 @@ def short_table(study: OnlineStudy) -> Table:
         for name in study.datasets:
             wanted = {"dataset": name, "agent": agent}
             before, after = (interval(study.column(which, **wanted)).point for which in ("score_offline", "score_last"))
-            regret = study.column("regret", **wanted)
-            cells += [f"{before:.1f} → {after:.1f}", interval_text(regret)] if regret else ["-", "-"]
+            regret = interval(study.column("regret", **wanted)).point
+            mark = "" if agent == BASELINE else MARKS[side(study, agent, name)]
+            cells += ["-", "-"] if isnan(before) else [f"{before:.1f} → {after:.1f}", f"{regret:.1f}{mark}"]
         lines.append((agent, *cells))
     return Table(
         header=("agent", *(head for name in study.datasets for head in (short(name), "regret"))),
         rows=tuple(lines),
         words=1,
         caption="Score before the first step online → after the last; regret: what is missing to a score of 100 "
-        f"on average over the steps online. Interquartile means over {_seeds(study)} seeds [95 % bootstrap interval of "
-        "the regret]; 0 = random policy, 100 = the best policy of the run that made the data.",
+        f"on average over the steps online, {MARKS['lower']} where its interval lies below that of {BASELINE}, "
+        f"{MARKS['higher']} above. Interquartile means over {_seeds(study)} seeds; 0 = random policy, 100 = the best "
+        "policy of the run that made the data.",
     )
 
 

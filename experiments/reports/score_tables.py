@@ -24,12 +24,12 @@ def interval(values: Iterable[float]) -> Interval:
     return stratified_bootstrap(finite, iqm, seed=BOOTSTRAP_SEED) if finite else Interval(math.nan, math.nan, math.nan)
 
 
-def interval_text(values: Sequence[float]) -> str:
+def interval_text(values: Sequence[float], digits: int = 1) -> str:
     """``88.1 [86.0, 89.9]``, with a word on members that diverged and are not in it."""
     found = interval(values)
     lost = sum(not math.isfinite(value) for value in values)
-    text = "none" if math.isnan(found.point) else f"{found.point:.1f}"
-    text += "" if math.isnan(found.low) else f" [{found.low:.1f}, {found.high:.1f}]"
+    text = "none" if math.isnan(found.point) else f"{found.point:z.{digits}f}"
+    text += "" if math.isnan(found.low) else f" [{found.low:z.{digits}f}, {found.high:z.{digits}f}]"
     return text + (f" ({lost} of {len(values)} diverged)" if lost else "")
 
 
