@@ -162,7 +162,7 @@ def test_the_report_has_tables_figure_and_words(folder: Path, tmp_path: Path, mo
     tables.take_over(folder)
     assert {path.name for path in tmp_path.iterdir()} == set(online_part.FILES.values())
     part, page = online_part.online_part(tmp_path), online_part.online_page(tmp_path, tmp_path / "docs")
-    assert "| pointmass medium | uni_o4 | own rollouts |" in page
+    assert "uni_o4 own rollouts" in page
     assert "ro2o has a lower regret than fine-tuned iql on" in page
     assert "ro2o gains online on" in part
     assert "That is 0.0008 to 0.002 % of the updates on data and 0.005 to 0.02 % of the steps" in part
@@ -237,9 +237,8 @@ def test_a_stack_that_is_missing_is_told_and_breaks_nothing(folder: Path, tmp_pa
 def test_tables_tell_gain_and_regret_of_each() -> None:
     study = told(iql=[(50, 48, 40)], ro2o=[(40, 60, 30)])
     change, regret = change_table(study), regret_table(study)
-    told_gains = [row[-1] for row in change.rows]
-    assert [gain.partition(" ")[0] for gain in told_gains] == ["-1.8", "20.2"]
-    assert [gain.rpartition(", ")[-1] for gain in told_gains] == ["0 of 5 rose", "5 of 5 rose"]
+    assert [row[-2].partition(" ")[0] for row in change.rows] == ["-1.8", "20.2"]
+    assert [row[-1] for row in change.rows] == ["0 of 5", "5 of 5"]
     assert [row[0] for row in regret.rows] == ["iql", "ro2o"]
     assert regret.rows[0][1].startswith("40.2")
     brief = short_table(study)

@@ -23,18 +23,19 @@ def change_table(study: OnlineStudy) -> Table:
             names = ("score_offline", "score_last", "score_best", "score_dip")
             cells = [interval_text(study.column(name, **wanted)) for name in names]
             rose = sum(gain > 0 for gain in study.gains(**wanted))
-            cells.append(f"{interval_text(study.gains(**wanted))}, {rose} of {len(rows)} rose")
-            lines.append((short(dataset), agent, rows[0]["replay"], *cells))
+            gains = interval_text(study.gains(**wanted))
+            lines.append((short(dataset), agent, *cells, gains, f"{rose} of {len(rows)}"))
     episodes = either(sorted({int(row["episodes"]) for row in study.members}))
     return Table(
-        header=("data", "agent", "replay", "offline", "last", "best", "dip", "gain"),
+        header=("data", "agent", "offline", "last", "best", "dip", "gain", "rose"),
         rows=tuple(lines),
-        words=3,
+        words=2,
         caption="Scores of greedy episodes in environments of their own "
         f"({episodes} per evaluation, the same every time): interquartile mean over {_seeds(study)} seeds "
         "[95 % bootstrap interval]; 0 = random policy, 100 = the best policy of the run that made the data. Offline: "
         "before the first step online. Best: each seed at its best evaluation, which flatters. Dip: how far the worst "
-        "evaluation online lies below the offline score. Gain: each seed's last score less its own offline score.",
+        "evaluation online lies below the offline score. Gain: each seed's last score less its own offline score. "
+        "Rose: the seeds whose gain is above 0.",
     )
 
 
