@@ -25,5 +25,6 @@ def compiled(function: Callable[A, R], on: bool) -> Callable[A, R]:
     if not on or not available():
         return function
     kernels.load()
+    torch._dynamo.config.trace_autograd_ops = True  # a function may ask for gradients
     # What inductor asserts of every tensor's sizes holds for fixed shapes, and costs time at each call.
     return torch.compile(function, dynamic=False, fullgraph=True, options={"size_asserts": False})

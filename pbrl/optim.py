@@ -1,12 +1,11 @@
 """The stacked optimiser: Adam with a learning rate, weight decay and gradient clip per member, and target networks.
 
-Parameters are [P, ...]. ``minimise`` is the only place in the library that sums over P: each slice of a parameter
-depends on its own member's loss alone, so the gradient of the sum is every member's own gradient.
+Parameters are [P, ...], and so are the gradients that ``pbrl.descent`` brings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -129,17 +128,6 @@ def _clipped(grads: Sequence[Tensor], bound: Tensor) -> list[Tensor]:
     norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
     factor = (bound / (norm + 1e-6)).clamp(max=1.0)  # torch.nn.utils.clip_grad_norm_ has the same 1e-6
     return [g * factor.reshape(-1, *(1,) * (g.dim() - 1)) for g in grads]
-
-
-def minimise(loss: Tensor, optimisers: Mapping[Adam, float]) -> None:
-    """One step of each optimiser down ``loss`` [P]; the values scale their learning rates for this step."""
-    parameters = [p for optimiser in optimisers for p in optimiser.parameters_list]
-    grads = torch.autograd.grad(loss.sum(), parameters)
-    taken = 0
-    for optimiser, scale in optimisers.items():
-        count = len(optimiser.parameters_list)
-        optimiser.step(grads[taken : taken + count], scale)
-        taken += count
 
 
 @torch.no_grad()

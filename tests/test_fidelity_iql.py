@@ -84,7 +84,7 @@ def test_the_three_losses_are_those_written_by_hand(critics: int, cap: float) ->
     found = made._losses(data, made.keys)
     for ours, expected in zip(found[:3], (loss_v, loss_q, loss_pi)):
         assert ours.item() == pytest.approx(float(expected), rel=1e-12)
-    metrics = {name: float(x) for name, x in found[3].items()}
+    metrics = {name: float(x.detach()) for name, x in found[3].items()}
     expected_metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_pi, "value": value.mean()}
     assert metrics == pytest.approx({name: float(x) for name, x in expected_metrics.items()}, rel=1e-12)
 

@@ -96,7 +96,7 @@ def test_td3_losses_by_hand_numbers() -> None:
     goal = step.rew[0] + 0.9 * torch.tensor([1.0, 0, 1, 1, 1]) * 2.0
     loss_q, _ = agent._critic_loss(step, rng.keys([3]))
     torch.testing.assert_close(loss_q[0], ((goal - 1.0) ** 2).mean() + ((goal - 5.0) ** 2).mean())
-    torch.testing.assert_close(agent._actor_loss(step), torch.tensor([-1.0], dtype=DOUBLE))
+    torch.testing.assert_close(agent._actor_loss(step)[0], torch.tensor([-1.0], dtype=DOUBLE))
 
 
 def test_td3_smooths_the_target_action_within_bounds() -> None:

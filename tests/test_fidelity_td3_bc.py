@@ -45,7 +45,7 @@ def td3_bc(seeds: int = 1, values: dict[str, list[Any]] | None = None, **setting
 
 
 def gradient(agent: TD3, batch: Transitions) -> list[Tensor]:
-    loss = agent._actor_loss(batch).sum()
+    loss = agent._actor_loss(batch)[0].sum()
     return list(torch.autograd.grad(loss, list(agent.policy.parameters())))
 
 
@@ -58,7 +58,7 @@ def test_the_policys_loss_by_hand_numbers() -> None:
     constant(agent.q, -4.0, 9.0)
     constant(inner(agent.policy), *[0.0] * A)
     data = noise_batch()
-    torch.testing.assert_close(agent._actor_loss(data)[0], 2.5 + data.act.square().mean())
+    torch.testing.assert_close(agent._actor_loss(data)[0][0], 2.5 + data.act.square().mean())
 
 
 def test_the_size_of_q_is_the_mean_of_its_absolute_value_and_a_constant() -> None:
@@ -89,7 +89,7 @@ def test_without_alpha_its_gradient_is_behaviour_clonings() -> None:
     clone = BC(SPEC, sweep(BCConfig(**SMALL), [0, 1], dtype=DOUBLE))
     clone.policy.load_state_dict(agent.policy.state_dict())
     data = noise_batch(2)
-    loss = clone._loss(data.obs, data.act, clone.keys).sum() / A
+    loss = clone._loss(data.obs, data.act, clone.keys)[0].sum() / A
     expected = torch.autograd.grad(loss, list(clone.policy.parameters()))
     for ours, theirs in zip(gradient(agent, data), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
@@ -105,7 +105,7 @@ def test_with_a_huge_alpha_its_gradient_points_where_td3s_does() -> None:
 
 def test_no_gradient_of_the_policy_reaches_the_critics() -> None:
     agent = td3_bc()
-    loss = agent._actor_loss(noise_batch()).sum()
+    loss = agent._actor_loss(noise_batch())[0].sum()
     grads = torch.autograd.grad(loss, list(agent.q.parameters()), allow_unused=True)
     assert all(grad is None for grad in grads)
 
@@ -156,11 +156,11 @@ def test_the_policy_lies_between_the_data_and_the_best_action_and_nearer_with_al
     """Q(a) = 10 - (a - 0.6)^2, held fixed, and data at a = 0: the root of a = alpha (0.6 - a) / Q(a)."""
 
     class Known(TD3BC):
-        def _actor_loss(self, batch: Transitions) -> Tensor:
+        def _actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
             act = self.policy(batch.obs).mode()
             value = 10.0 - (act - 0.6).square().squeeze(-1)
             cloning: Tensor = (act - batch.act).square().mean((1, 2))
-            return climb(value, self.alpha) + cloning
+            return climb(value, self.alpha) + cloning, {}
 
     alphas = [0.0, 1.0, 3.0, 10.0, 300.0]
     members = sweep(TD3BCConfig(hidden=(), delay=1, lr=0.03), [0], {"alpha": alphas}, dtype=DOUBLE)

@@ -15,10 +15,11 @@ from agents.offline_to_online.uni_o4 import UniO4, UniO4Config
 from pbrl import rng
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Transitions
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import sweep
 from pbrl.nets.dynamics import StackedDynamics, am_q
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.parts.policy_ensemble import disagreeing, gaussian
 
 from .twins import DOUBLE, SPEC, A, B, noise_batch, numbers, weights
@@ -181,14 +182,18 @@ def test_in_an_exact_model_of_a_chain_am_q_is_what_it_should_be() -> None:
 def test_models_learn_what_follows_and_the_elites_are_the_best_of_them() -> None:
     models = StackedDynamics(KEY, 2, 1, models=3, hidden=(16,), dtype=DOUBLE)
     adam = Adam(models.net.parameters(), numbers(0.01))
+
+    def objective(obs: Tensor, act: Tensor, next_obs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = models.losses(obs, act, next_obs)
+        return loss.sum(1), {"each": loss}
+
+    descend = descent(objective, compile=False)
     for number in range(300):
         key = rng.fold(KEY, "data", number)
         obs = rng.normal(rng.fold(key, "obs"), 64, 2, dtype=DOUBLE)
         act = rng.normal(rng.fold(key, "act"), 64, 1, dtype=DOUBLE)
         noise = 0.2 * rng.normal(rng.fold(key, "noise"), 64, 2, dtype=DOUBLE)
-        loss = models.losses(obs, act, obs + 0.5 * act + noise)
-        models.see(loss)
-        minimise(loss.sum(1), {adam: 1.0})
+        models.see(descend({adam: 1.0}, obs, act, obs + 0.5 * act + noise)["each"])
     models.error.copy_(numbers(0.0, -3.0, 1.0)[None])
     step = models.elites(2)
     wide = (x.unsqueeze(1).expand(-1, 2, -1, -1) for x in (obs, act))

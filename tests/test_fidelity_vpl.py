@@ -122,7 +122,7 @@ def test_beta_rises_along_a_cosine(done: int, beta: float) -> None:
 def test_users_are_known_by_one_answer_up_to_all_of_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = small(reward_updates=1000)
     counts: list[Tensor] = []
-    bound = learner._bound
+    bound = learner.rewards.bound
 
     def spy(pairs: LabelledPairs, known: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert bool((known.diff(dim=-1) <= 0).all()), "the first answers are the known ones"
@@ -130,7 +130,7 @@ def test_users_are_known_by_one_answer_up_to_all_of_the_context(monkeypatch: pyt
         found: tuple[Tensor, Tensor, Tensor] = bound(pairs, known, noise)
         return found
 
-    monkeypatch.setattr(learner, "_bound", spy)
+    monkeypatch.setattr(learner.rewards, "bound", spy)
     for _ in range(40):
         learner.update({"pairs": some()})
     share = torch.cat(counts, dim=1).flatten().long().bincount(minlength=5).double() / 400

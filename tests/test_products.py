@@ -91,3 +91,22 @@ def test_bf16_is_for_wide_float32_products_and_only_when_asked_for() -> None:
     assert kernel(256, 256, 256, torch.float32, "cuda") == "bf16"
     assert kernel(256, 256, 256, torch.float64, "cpu") == "batched"
     assert kernel(256, 256, 1, torch.float32, "cpu") == "batched"
+
+
+@pytest.mark.parametrize("chosen", [name for name in TOLERANCE if name != "bf16"])
+@pytest.mark.parametrize("sizes", [(70, 80), (1, 80), (70, 1), (1, 1)])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_product_without_a_graph_is_the_same(
+    chosen: Kernel, sizes: tuple[int, int], members: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "kernel", lambda *_: chosen)
+    keys = rng.keys(range(members))
+    a, b, bias = (
+        rng.normal(rng.fold(keys, i), *shape, dtype=torch.float64)
+        for i, shape in enumerate([(50, sizes[0]), sizes, (1, sizes[1])])
+    )
+    expected = a @ b + bias if biased else a @ b
+    for left in (a.float(), a.mT.contiguous().float().mT):
+        found = products.product(left, b.float(), bias.float() if biased else None)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)

@@ -160,6 +160,21 @@ def test_members_may_draw_from_rows_of_their_own() -> None:
     assert ((counts - 25).abs() < 5 * 25**0.5).all()
 
 
+def test_few_rows_are_looked_up_for_several_updates_at_once_and_many_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = torch.arange(COUNT) + 1000.0 * torch.arange(3)[:, None]
+    source = BOTH.with_rows([torch.arange(10), torch.arange(5, 30), torch.arange(COUNT)]).with_reward(own)
+    updates = (3, 17, 16, 15, 3)
+    few = [source.draw({"transitions": 7}, KEYS, update) for update in updates]
+    monkeypatch.setattr("pbrl.data.source._AT_ONCE", 0)
+    for batch, update in zip(few, updates):
+        for one, other in zip(flat(batch), flat(source.draw({"transitions": 7}, KEYS, update)), strict=True):
+            assert torch.equal(one, other)
+        rows = (batch["transitions"].obs[..., 0] / 100).round()
+        assert torch.equal(batch["transitions"].rew, rows + 1000.0 * torch.arange(3)[:, None])
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -38,9 +38,9 @@ from torch import Tensor
 
 from pbrl import grouped, losses, rng
 from pbrl.agent import Metrics
-from pbrl.compiler import compiled
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.fronts import pareto
 from pbrl.fronts.archive import Archive
@@ -48,7 +48,7 @@ from pbrl.fronts.constraints import released_barrier
 from pbrl.fronts.extension import Constraint, Extension
 from pbrl.fronts.front_server import FrontServer
 from pbrl.members import Members, check_range, shared
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.parts.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.parts.episode_returns import EpisodeReturns
 from pbrl.spec import Spec
@@ -146,7 +146,7 @@ class CMORL(FrontServer):
         objective = (torch.arange(count, device=members.device) % spec.objectives).repeat_interleave(len(members))
         self.extension = Extension(objective, inner.column("beta"), inner.column("barrier"), spec.objectives)
         self.archive = Archive(self.core.vectors()[: len(members)], self.config.archive, spec.objectives)
-        self._objective = compiled(self._losses, members.compile)
+        self._descend = descent(self._losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -190,8 +190,7 @@ class CMORL(FrontServer):
         seen: dict[str, list[Tensor]] = {}
         for epoch in range(self.config.epochs):
             for minibatch in self.core.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
-                loss, metrics = self._objective(minibatch, kind if extending else None)
-                minimise(loss, {self.adam: 1.0})
+                metrics = self._descend({self.adam: 1.0}, minibatch, kind if extending else None)
                 for name, value in metrics.items():
                     seen.setdefault(name, []).append(value)
         self.core.normalizer.see(rollout.obs)
@@ -252,7 +251,7 @@ class CMORL(FrontServer):
         }
         broken = self.extension.broken(margin)
         metrics["limits_broken"] = torch.zeros_like(broken) if constraint is None else broken
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+        return loss, metrics
 
     def _apart(self, rollout: Rollout) -> tuple[Rollout, Rollout]:
         """[P, T, S N, ...] -> [S P, T, N, ...], of the copies that are learned from and of the greedy ones."""

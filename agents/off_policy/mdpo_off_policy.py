@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import StackedPolicy, TanhGaussian
 from pbrl.nets.mlp import Normalizer, critics, freeze, through
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -107,8 +107,8 @@ class MDPOOffPolicy(nn.Module):
         self.old = freeze(old)
         lr = members.column("lr")
         self.critic_adam, self.actor_adam = Adam(self.q.parameters(), lr), Adam(self.policy.parameters(), lr)
-        self._critic_objective = compiled(self._critic_loss, members.compile)
-        self._actor_objective = compiled(self._actor_loss, members.compile)
+        self._descend_q = descent(self._critic_loss, members.compile)
+        self._descend_pi = descent(self._actor_loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -128,13 +128,11 @@ class MDPOOffPolicy(nn.Module):
         if self.updates % self.config.refresh == 0:
             self.old.load_state_dict(self.policy.state_dict())
         key = rng.fold(self.keys, "noise", self.updates)
-        loss_q, metrics = self._critic_objective(batch["transitions"], rng.fold(key, "target"))
-        minimise(loss_q, {self.critic_adam: 1.0})
-        loss, more = self._actor_objective(batch["transitions"], rng.fold(key, "policy"))
-        minimise(loss, {self.actor_adam: 1.0})
+        metrics = self._descend_q({self.critic_adam: 1.0}, batch["transitions"], rng.fold(key, "target"))
+        metrics |= self._descend_pi({self.actor_adam: 1.0}, batch["transitions"], rng.fold(key, "policy"))
         track(self.target, self.q, self.target_rate)
         self.count.value += 1
-        return {**metrics, **more}
+        return metrics
 
     def worth(self, obs: Tensor, act: Tensor) -> Tensor:
         """[P, B] what the policy climbs: the first critic, of obs (normalised) and actions; gradients reach ``act``."""
@@ -156,7 +154,7 @@ class MDPOOffPolicy(nn.Module):
             goal = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * soft
         q = self.q(torch.cat([obs, batch.act], dim=-1)).squeeze(-1)  # [P, E, B]
         loss = 0.5 * (goal.unsqueeze(1) - q).square().mean(-1).sum(1)
-        return loss, {"loss_q": loss.detach(), "value": q.detach().mean((1, 2))}
+        return loss, {"loss_q": loss, "value": q.mean((1, 2))}
 
     def _actor_loss(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_pi, [P], and metrics."""
@@ -166,4 +164,4 @@ class MDPOOffPolicy(nn.Module):
         c, weight = self.nearness[:, None], self.temperature[:, None]
         loss = (c * log_prob + (weight - c) * old - self.worth(obs, act)).mean(-1)
         metrics = {"loss_pi": loss, "entropy": -log_prob.mean(-1), "kl": (log_prob - old).mean(-1)}
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+        return loss, metrics

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import StackedPolicy, TanhGaussian
 from pbrl.nets.mlp import Normalizer, critics, through
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -101,8 +101,8 @@ class SAC(nn.Module):
         lr = members.column("lr")
         self.critic_adam = Adam(self.q.parameters(), lr)
         self.actor_adam = Adam([*self.policy.parameters(), self.log_alpha], lr)
-        self._critic_objective = compiled(self._critic_loss, members.compile)
-        self._actor_objective = compiled(self._actor_losses, members.compile)
+        self._descend_q = descent(self._critic_loss, members.compile)
+        self._descend_pi = descent(self._actor_losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -120,13 +120,11 @@ class SAC(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step of the critics, then one of the policy and the temperature."""
         key = rng.fold(self.keys, "noise", self.updates)
-        loss_q, metrics = self._critic_objective(batch["transitions"], rng.fold(key, "target"))
-        minimise(loss_q, {self.critic_adam: 1.0})
-        loss, more = self._actor_objective(batch["transitions"], rng.fold(key, "policy"))
-        minimise(loss, {self.actor_adam: 1.0})
+        metrics = self._descend_q({self.critic_adam: 1.0}, batch["transitions"], rng.fold(key, "target"))
+        metrics |= self._descend_pi({self.actor_adam: 1.0}, batch["transitions"], rng.fold(key, "policy"))
         track(self.target, self.q, self.target_rate)
         self.count.value += 1
-        return {**metrics, **more}
+        return metrics
 
     def _draw(self, obs: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Fresh actions [P, B, A] at obs [P, B, O] (normalised) and their log-densities [P, B]."""
@@ -149,7 +147,7 @@ class SAC(nn.Module):
         goal = self._goal(batch, key)
         q = self.q(torch.cat([self.normalizer(batch.obs), batch.act], dim=-1)).squeeze(-1)  # [P, E, B]
         loss = 0.5 * (goal.unsqueeze(1) - q).square().mean(-1).sum(1)
-        return loss, {"loss_q": loss.detach(), "value": q.detach().mean((1, 2))}
+        return loss, {"loss_q": loss, "value": q.mean((1, 2))}
 
     def _actor_losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_pi + L_alpha, [P], of which no gradient reaches the other's parameters; and metrics."""
@@ -161,4 +159,4 @@ class SAC(nn.Module):
         entropy = -log_prob.detach().mean(-1)
         loss_alpha = self.learn_temperature * alpha.squeeze(1) * (entropy - self.target_entropy)
         metrics = {"loss_pi": loss_pi, "entropy": entropy, "temperature": alpha.squeeze(1)}
-        return loss_pi + loss_alpha, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_pi + loss_alpha, metrics

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import StackedPolicy
 from pbrl.nets.mlp import Normalizer, StackedMLP, freeze, through
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -91,8 +91,8 @@ class TD3(nn.Module):
         lr = members.column("lr")
         self.critic_adam = Adam(self.q.parameters(), lr)
         self.actor_adam = Adam(self.policy.parameters(), lr)
-        self._critic_objective = compiled(self._critic_loss, members.compile)
-        self._actor_objective = compiled(self._actor_loss, members.compile)
+        self._descend_q = descent(self._critic_loss, members.compile)
+        self._descend_pi = descent(self._actor_loss, members.compile)
 
     def _networks(self, spec: Spec, members: Members[TD3Config]) -> tuple[StackedMLP, StackedPolicy]:
         hidden, dtype = members.shared.hidden, members.dtype
@@ -122,15 +122,12 @@ class TD3(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step of the critics, and of the policy when it is due."""
         key = rng.fold(self.keys, "smoothing", self.updates)
-        loss_q, metrics = self._critic_objective(batch["transitions"], key)
-        minimise(loss_q, {self.critic_adam: 1.0})
+        metrics = self._descend_q({self.critic_adam: 1.0}, batch["transitions"], key)
         self.count.value += 1
         if self.updates % self.config.delay == 0:
-            loss_pi = self._actor_objective(batch["transitions"])
-            minimise(loss_pi, {self.actor_adam: 1.0})
+            metrics |= self._descend_pi({self.actor_adam: 1.0}, batch["transitions"])
             track(self.target, self.q, self.target_rate)
             track(self.target_policy, self.policy, self.target_rate)
-            metrics = {**metrics, "loss_pi": loss_pi.detach()}
         return metrics
 
     def _smoothed(self, next_obs: Tensor, key: Tensor) -> Tensor:
@@ -151,11 +148,12 @@ class TD3(nn.Module):
             goal = batch.rew + self.gamma[:, None] * (1.0 - batch.term) * best
         q = self.q(torch.cat([obs, batch.act], dim=-1)).squeeze(-1)  # [P, 2, B]
         loss = (goal.unsqueeze(1) - q).square().mean(-1).sum(1)
-        return loss, {"loss_q": loss.detach(), "value": q.detach().mean((1, 2))}
+        return loss, {"loss_q": loss, "value": q.mean((1, 2))}
 
-    def _actor_loss(self, batch: Transitions) -> Tensor:
-        """L_pi, [P]."""
+    def _actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_pi, [P], and it as a metric."""
         obs = self.normalizer(batch.obs)
         act = self.policy(obs).mode()
         value: Tensor = through(self.q, torch.cat([obs, act], dim=-1), copies=1)[:, 0].squeeze(-1)  # [P, B] of Q_1
-        return -value.mean(-1)
+        loss = -value.mean(-1)
+        return loss, {"loss_pi": loss}

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from pbrl import rng
 from pbrl.agent import Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.action_vae import StackedActionVAE
 from pbrl.nets.mlp import StackedMLP, through
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 from ..off_policy.td3 import TD3, TD3Config
@@ -85,27 +85,22 @@ class A2PR(TD3):
         )
         self.critic_adam = Adam([*self.q.parameters(), *self.v.parameters()], members.column("lr"))
         self.vae_adam = Adam(self.vae.parameters(), members.column("vae_lr"))
-        self._vae_objective = compiled(self._vae_loss, members.compile)
-        self._guided_objective = compiled(self._guided_loss, members.compile)
+        self._descend_vae = descent(self._vae_loss, members.compile)
+        self._descend_both = descent(self._both_losses, members.compile)
 
     def update(self, batch: Batch) -> Metrics:
         """One step of critics, V and autoencoder, and of the policy when it is due."""
         data, key = batch["transitions"], rng.fold(self.keys, "made", self.updates)
         with torch.no_grad():
             value = self.v(self.normalizer(data.obs)).squeeze(-1)
-        loss, metrics = self._critic_objective(data, rng.fold(self.keys, "smoothing", self.updates))
-        minimise(loss, {self.critic_adam: 1.0})
+        metrics = self._descend_q({self.critic_adam: 1.0}, data, rng.fold(self.keys, "smoothing", self.updates))
         self.count.value += 1
-        loss_vae = self._vae_objective(data, value, rng.fold(key, "data"))
-        metrics = {**metrics, "loss_vae": loss_vae.detach()}
         if self.updates % self.config.delay:
-            minimise(loss_vae, {self.vae_adam: 1.0})
-            return metrics
-        loss_pi, more = self._guided_objective(data, value, rng.fold(key, "policy"))
-        minimise(loss_vae + loss_pi, {self.vae_adam: 1.0, self.actor_adam: 1.0})
+            return metrics | self._descend_vae({self.vae_adam: 1.0}, data, value, rng.fold(key, "data"))
+        metrics |= self._descend_both({self.vae_adam: 1.0, self.actor_adam: 1.0}, data, value, key)
         track(self.target, self.q, self.target_rate)
         track(self.target_policy, self.policy, self.target_rate)
-        return {**metrics, **more}
+        return metrics
 
     def _critic_loss(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_Q + L_V, [P], of which no gradient reaches the other's networks; and metrics."""
@@ -119,17 +114,23 @@ class A2PR(TD3):
         loss_q = (goal.unsqueeze(1) - q).square().mean(-1).sum(1)
         loss_v = (lower - self.v(obs).squeeze(-1)).square().mean(-1)
         metrics = {"loss_q": loss_q, "loss_v": loss_v, "value": q.mean((1, 2))}
-        return loss_q + loss_v, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_q + loss_v, metrics
 
-    def _vae_loss(self, batch: Transitions, value: Tensor, key: Tensor) -> Tensor:
-        """L_VAE, [P]; value [P, B] is V(s)."""
+    def _both_losses(self, batch: Transitions, value: Tensor, key: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """L_VAE and L_pi, each [P], of which no gradient reaches the other's network; and metrics."""
+        loss_vae, metrics = self._vae_loss(batch, value, rng.fold(key, "data"))
+        loss_pi, more = self._guided_loss(batch, value, rng.fold(key, "policy"))
+        return loss_vae, loss_pi, metrics | more
+
+    def _vae_loss(self, batch: Transitions, value: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_VAE, [P], and it as a metric; value [P, B] is V(s)."""
         obs = self.normalizer(batch.obs)
         with torch.no_grad():
             good = self._first(obs, batch.act) > value
         made, divergence = self.vae(obs, batch.act, key)
         distance = (good * (made - batch.act).square().mean(-1)).mean(-1)
         loss: Tensor = self.vae_weight * distance + 0.5 * divergence.mean(-1) / self.vae.latent
-        return loss
+        return loss, {"loss_vae": loss}
 
     def _guided_loss(self, batch: Transitions, value: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_pi, [P], and metrics; value [P, B] is V(s)."""
@@ -143,7 +144,7 @@ class A2PR(TD3):
         distance = (near * (act - better).square().mean(-1)).mean(-1)
         loss = climb(worth, self.alpha) + self.cloning * distance
         shares = {"made": take.to(worth.dtype).mean(-1), "near": near.to(worth.dtype).mean(-1)}
-        return loss, {"loss_pi": loss.detach(), **shares}
+        return loss, {"loss_pi": loss, **shares}
 
     def _first(self, obs: Tensor, act: Tensor) -> Tensor:
         """Q_1 of obs (normalised) and actions, [P, B]; its gradients reach the actions alone."""

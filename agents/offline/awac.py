@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import Head, Kind, StackedPolicy
 from pbrl.nets.mlp import Normalizer, critics
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -100,7 +100,7 @@ class AWAC(nn.Module):
         )
         lr = members.column("lr")
         self.critic_adam, self.actor_adam = Adam(self.q.parameters(), lr), Adam(self.policy.parameters(), lr)
-        self._objective = compiled(self._losses, members.compile)
+        self._descend = descent(self._losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -118,8 +118,7 @@ class AWAC(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step of all networks."""
         key = rng.fold(self.keys, "noise", self.updates)
-        loss_q, loss_pi, metrics = self._objective(batch["transitions"], key)
-        minimise(loss_q + loss_pi, {self.critic_adam: 1.0, self.actor_adam: 1.0})
+        metrics = self._descend({self.critic_adam: 1.0, self.actor_adam: 1.0}, batch["transitions"], key)
         track(self.target, self.q, self.target_rate)
         self.count.value += 1
         return metrics
@@ -140,7 +139,7 @@ class AWAC(nn.Module):
         weight = losses.advantage_weight(advantage, 1.0 / self.temperature[:, None], self.max_weight[:, None])
         loss_pi = -(weight * head.log_prob(batch.act)).mean(-1)
         metrics = {"loss_q": loss_q, "loss_pi": loss_pi, "value": value.mean(-1), "weight": weight.mean(-1)}
-        return loss_q, loss_pi, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_q, loss_pi, metrics
 
     def _value(self, obs: Tensor, head: Head, key: Tensor) -> Tensor:
         """V(s), [P, B]: the mean of the smallest critic over fresh actions."""

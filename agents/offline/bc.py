@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import Head, Kind, StackedPolicy, segment_likelihood
 from pbrl.nets.mlp import Normalizer
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 
@@ -80,7 +80,7 @@ class BC(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
-        self._objective = compiled(self._loss, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -105,12 +105,12 @@ class BC(nn.Module):
             obs, act = batch["transitions"].obs, batch["transitions"].act
         else:
             obs, act = batch["pairs"].obs.flatten(1, -2), batch["pairs"].act.flatten(1, -2)
-        loss = self._objective(obs, act, rng.fold(self.keys, "dropout", self.updates))
-        minimise(loss, {self.adam: 1.0})
+        metrics = self._descend({self.adam: 1.0}, obs, act, rng.fold(self.keys, "dropout", self.updates))
         self.count.value += 1
-        return {"loss": loss.detach()}
+        return metrics
 
-    def _loss(self, obs: Tensor, act: Tensor, key: Tensor) -> Tensor:
-        """-E[log pi(a|s)], [P]."""
+    def _loss(self, obs: Tensor, act: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """-E[log pi(a|s)], [P], and it as a metric."""
         head: Head = self.policy(self.normalizer(obs), key)
-        return -head.log_prob(act).mean(-1)
+        loss = -head.log_prob(act).mean(-1)
+        return loss, {"loss": loss}

@@ -111,7 +111,7 @@ class CQL(SAC):
         loss = 0.5 * (squared + weighed)
         metrics = {"loss_q": 0.5 * (squared + self.conservatism * factor * error.sum(1)), "value": q.mean((1, 2))}
         metrics |= {"gap": gap.mean(1), "factor": factor}
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+        return loss, metrics
 
     def _factor(self, gap: Tensor) -> tuple[Tensor, Tensor]:
         """What w is multiplied by, [P], and the gap [P, E] less what it should be."""

@@ -56,7 +56,7 @@ class EDAC(SACN):
         agreement = pairwise_cosines(slope[..., obs.shape[-1] :]).mean(-1) / (self.config.critics - 1)
         loss = 0.5 * (goal.unsqueeze(1) - q).square().mean(-1).sum(1) + 0.5 * self.diversity * agreement
         metrics = {"loss_q": loss, "value": q.mean((1, 2)), "agreement": agreement / self.config.critics}
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+        return loss, metrics
 
 
 def pairwise_cosines(slope: Tensor) -> Tensor:

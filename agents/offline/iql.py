@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import Kind, StackedPolicy
 from pbrl.nets.mlp import Normalizer, StackedMLP, critics
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -120,7 +120,7 @@ class IQL(nn.Module):
         lr = members.column("lr")
         self.critic_adam = Adam([*self.q.parameters(), *self.v.parameters()], lr)
         self.actor_adam = Adam(self.policy.parameters(), lr)
-        self._objective = compiled(self._losses, members.compile)
+        self._descend = descent(self._losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -162,10 +162,9 @@ class IQL(nn.Module):
     def update(self, batch: Batch) -> Metrics:
         """One step of all networks."""
         key = rng.fold(self.keys, "dropout", self.updates) if self.drops else None
-        loss_v, loss_q, loss_pi, metrics = self._objective(batch["transitions"], key)
         decay = self.config.actor_decay
         cosine = 0.5 * (1.0 + math.cos(math.pi * min(self.updates / decay, 1.0))) if decay else 1.0
-        minimise(loss_v + loss_q + loss_pi, {self.critic_adam: 1.0, self.actor_adam: cosine})
+        metrics = self._descend({self.critic_adam: 1.0, self.actor_adam: cosine}, batch["transitions"], key)
         track(self.target, self.q, self.target_rate)
         self.count.value += 1
         return metrics
@@ -185,4 +184,4 @@ class IQL(nn.Module):
         weight = losses.advantage_weight(advantage.detach(), self.temperature[:, None], self.max_weight[:, None])
         loss_pi = -(weight * self.policy(obs, key).log_prob(batch.act)).mean(-1)
         metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_pi, "value": value.mean(-1)}
-        return loss_v, loss_q, loss_pi, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_v, loss_q, loss_pi, metrics

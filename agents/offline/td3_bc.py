@@ -49,13 +49,14 @@ class TD3BC(TD3):
         super().__init__(spec, members)
         self.register_buffer("alpha", members.column("alpha"))
 
-    def _actor_loss(self, batch: Transitions) -> Tensor:
-        """L_pi, [P]."""
+    def _actor_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_pi, [P], and it as a metric."""
         obs = self.normalizer(batch.obs)
         act = self.policy(obs).mode()
         value: Tensor = through(self.q, torch.cat([obs, act], dim=-1), copies=1)[:, 0].squeeze(-1)  # [P, B] of Q_1
         cloning: Tensor = (act - batch.act).square().mean((1, 2))
-        return climb(value, self.alpha) + cloning
+        loss = climb(value, self.alpha) + cloning
+        return loss, {"loss_pi": loss}
 
 
 def climb(value: Tensor, alpha: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class FamO2O(IQL):
         loss_t = scale.squeeze(1) * (-log_prob.detach().mean(-1) - self.balance_entropy)
         chosen = self._coefficient(place.detach()).mean(-1)
         metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_u, "loss_balance": loss_b, "coefficient": chosen}
-        return loss_v, loss_q, loss_u + loss_b + loss_t, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_v, loss_q, loss_u + loss_b + loss_t, metrics
 
     def _draw(self, obs: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The balance policy's output [P, B, 1] in (-1, 1) at obs [P, B, O], drawn, and its log-density [P, B]."""

@@ -115,13 +115,13 @@ class RO2O(SAC):
         smooth = self._q_smooth(obs, batch.act, rng.fold(key, "q smooth"))
         ood = self._ood(obs, rng.fold(key, "ood"))
         loss = 2.0 * half + self.q_smoothing * smooth + self.ood_weight * ood
-        return loss, {**metrics, "loss_q_smooth": smooth.detach(), "loss_ood": ood.detach()}
+        return loss, {**metrics, "loss_q_smooth": smooth, "loss_ood": ood}
 
     def _actor_losses(self, batch: Transitions, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """SAC's losses of the policy and the temperature with L_pi smooth beside, [P]; and metrics."""
         loss, metrics = super()._actor_losses(batch, key)
         smooth = self._policy_smooth(self.normalizer(batch.obs), rng.fold(key, "policy smooth"))
-        return loss + self.policy_smoothing * smooth, {**metrics, "loss_pi_smooth": smooth.detach()}
+        return loss + self.policy_smoothing * smooth, {**metrics, "loss_pi_smooth": smooth}
 
     def _near(self, obs: Tensor, radius: Tensor, key: Tensor) -> Tensor:
         """[P, n B, O] obs [P, B, O] moved by each of n perturbations in turn."""

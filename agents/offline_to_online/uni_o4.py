@@ -33,14 +33,14 @@ from torch import Tensor
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Transitions, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.dynamics import StackedDynamics, am_q
 from pbrl.nets.heads import Gaussian
 from pbrl.nets.mlp import Normalizer, StackedMLP, critics
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.parts import passes
 from pbrl.parts.passes import PassesConfig
 from pbrl.parts.policy_ensemble import PolicyEnsemble, PolicyEnsembleConfig, gaussian
@@ -135,9 +135,9 @@ class UniO4(PolicyEnsemble):
         self.improve_adam = Adam(self.clones.parameters(), lr, clip=bound)
         self.online_adam = Adam(self.policy.parameters(), members.column("online_lr"), clip=bound)
         self.online_v_adam = Adam(self.v.parameters(), members.column("online_critic_lr"))
-        self._fit_objective = compiled(self._fit_losses, members.compile)
-        self._improve_objective = compiled(self._improve_loss, members.compile)
-        self._online_objective = compiled(self._online_losses, members.compile)
+        self._descend_fit = descent(self._fit_losses, members.compile)
+        self._descend_improve = descent(self._improve_loss, members.compile)
+        self._descend_online = descent(self._online_losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -188,18 +188,17 @@ class UniO4(PolicyEnsemble):
     # Stage 1.
 
     def _fit(self, batch: Transitions) -> dict[str, Tensor]:
-        loss, loss_models, metrics = self._fit_objective(batch)
-        self.models.see(loss_models)
-        minimise(loss + loss_models.sum(1), {self.fit_adam: 1.0, self.model_adam: 1.0})
+        metrics = self._descend_fit({self.fit_adam: 1.0, self.model_adam: 1.0}, batch)
+        self.models.see(metrics["loss_model"])
         track(self.target, self.q, self.target_rate)
         self.begin()
         if self.updates + 1 == self.config.fitting_updates:
             self.starts.copy_(self.normalizer(batch.obs))
             self.begin(self.am_q(self.accepted))
-        return metrics
+        return {**metrics, "loss_model": metrics["loss_model"].mean(1)}
 
     def _fit_losses(self, batch: Transitions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """L_V + L_Q + L of the clones [P], the models' losses [P, E], and metrics."""
+        """L_V + L_Q + L of the clones and that of the models, each [P], and metrics (each model's own loss [P, E])."""
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         pair = torch.cat([obs, batch.act], dim=-1)
         with torch.no_grad():
@@ -212,9 +211,8 @@ class UniO4(PolicyEnsemble):
         loss_q = (goal.unsqueeze(1) - self.q(pair).squeeze(-1)).square().mean(-1).sum(1)
         loss_clones = self.cloning_loss(obs, batch.act, self.disagreement)
         loss_models = self.models.losses(obs, batch.act, next_obs)
-        metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_clones, "loss_model": loss_models.mean(1)}
-        metrics = {name: metric.detach() for name, metric in metrics.items()}
-        return loss_v + loss_q + loss_clones, loss_models, metrics
+        metrics = {"loss_v": loss_v, "loss_q": loss_q, "loss_pi": loss_clones, "loss_model": loss_models}
+        return loss_v + loss_q + loss_clones, loss_models.sum(1), metrics
 
     # Stage 2.
 
@@ -222,8 +220,7 @@ class UniO4(PolicyEnsemble):
         made, whole = self.updates - self.config.fitting_updates, self.config.improve_updates
         left = max(0.0, 1.0 - made / whole) if whole else 1.0
         key = rng.fold(self.keys, "improve", self.updates)
-        loss, metrics = self._improve_objective(self.normalizer(batch.obs), key, self.clip * left)
-        minimise(loss, {self.improve_adam: left})
+        metrics = self._descend_improve({self.improve_adam: left}, self.normalizer(batch.obs), key, self.clip * left)
         if (made + 1) % self.config.select_every == 0:
             self.select(self.am_q(self.clones))
         return {**metrics, "am_q": self.best.amax(1)}
@@ -263,8 +260,7 @@ class UniO4(PolicyEnsemble):
             self._rows(rollout),
             self.keys,
             self.updates,
-            self._online_objective,
-            {self.online_adam: 1.0, self.online_v_adam: 1.0},
+            lambda rows: self._descend_online({self.online_adam: 1.0, self.online_v_adam: 1.0}, rows),
             epochs=self.config.epochs,
             size=self.config.minibatch_size,
         )

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from pbrl import losses
 from pbrl.agent import Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, shared
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.parts.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.spec import Spec
 
@@ -72,8 +72,8 @@ class MDPO(ActorCritic):
         lr, clip = members.column("lr"), members.column("max_grad")
         self.actor_adam = Adam(self.policy.parameters(), lr, clip=clip, eps=1e-5)
         self.critic_adam = Adam(self.critic.parameters(), lr, clip=clip, eps=1e-5)
-        self._policy_objective = compiled(self._policy_losses, members.compile)
-        self._value_objective = compiled(self._value_loss, members.compile)
+        self._descend_pi = descent(self._policy_losses, members.compile)
+        self._descend_v = descent(self._value_loss, members.compile)
 
     def update(self, batch: Batch) -> Metrics:
         """Several steps of the policy on one rollout, then several passes of the critic."""
@@ -83,14 +83,12 @@ class MDPO(ActorCritic):
         step = self.step * max(scale, 1.0 / decay if decay else 0.0)  # at its end nothing moves: not a division by 0
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
-            loss, metrics = self._policy_objective(rows, step)
-            minimise(loss, {self.actor_adam: scale})
-        seen = []
-        for epoch in range(self.config.value_epochs):
-            for minibatch in self.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
-                loss_v = self._value_objective(minibatch)
-                minimise(loss_v, {self.critic_adam: scale})
-                seen.append(loss_v.detach())
+            metrics = self._descend_pi({self.actor_adam: scale}, rows, step)
+        seen = [
+            self._descend_v({self.critic_adam: scale}, minibatch)["loss_v"]
+            for epoch in range(self.config.value_epochs)
+            for minibatch in self.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1)
+        ]
         self.normalizer.see(batch["rollout"].obs)
         self.count.value += 1
         return {**metrics, "loss_v": torch.stack(seen).mean(0)}
@@ -103,10 +101,10 @@ class MDPO(ActorCritic):
         loss = losses.mirror_descent(moved, step.advantage, size[:, None]).mean(1)
         kl = losses.mirror_descent(moved, torch.zeros_like(moved), 1.0).mean(1)
         metrics = {"loss_pi": loss, "entropy": entropy.mean(1), "kl": kl}
-        return loss - self.entropy_weight * entropy.mean(1), {name: x.detach() for name, x in metrics.items()}
+        return loss - self.entropy_weight * entropy.mean(1), metrics
 
-    def _value_loss(self, rows: Tensor) -> Tensor:
-        """[P] mean squared error of the values."""
+    def _value_loss(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """[P] mean squared error of the values, and it as a metric."""
         step = self.steps_of(rows)
         loss: Tensor = (self.critic(step.obs) - step.target).square().mean((1, 2))
-        return loss
+        return loss, {"loss_v": loss}

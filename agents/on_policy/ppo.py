@@ -26,10 +26,10 @@ from torch import Tensor
 
 from pbrl import losses
 from pbrl.agent import Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, shared
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.parts.actor_critic import ActorCritic, ActorCriticConfig
 from pbrl.spec import Spec
 
@@ -78,7 +78,7 @@ class PPO(ActorCritic):
             self.register_buffer(name, members.column(name))
         both = [*self.policy.parameters(), *self.critic.parameters()]
         self.adam = Adam(both, members.column("lr"), clip=members.column("max_grad"), eps=1e-5)
-        self._objective = compiled(self._losses, members.compile)
+        self._descend = descent(self._losses, members.compile)
 
     def update(self, batch: Batch) -> Metrics:
         """Several passes over one rollout."""
@@ -87,9 +87,7 @@ class PPO(ActorCritic):
         seen: dict[str, list[Tensor]] = {}
         for epoch in range(self.config.epochs):
             for minibatch in self.shuffled(rows, "order", epoch).split(self.config.batch_size, dim=1):
-                loss, metrics = self._objective(minibatch)
-                minimise(loss, {self.adam: scale})
-                for name, value in metrics.items():
+                for name, value in self._descend({self.adam: scale}, minibatch).items():
                     seen.setdefault(name, []).append(value)
         self.normalizer.see(batch["rollout"].obs)
         self.count.value += 1
@@ -111,4 +109,4 @@ class PPO(ActorCritic):
             "kl": (ratio - 1.0 - moved).mean(1),
             "clipped": ((ratio - 1.0).abs() > self.clip[:, None]).to(ratio.dtype).mean(1),
         }
-        return loss, {name: metric.detach() for name, metric in metrics.items()}
+        return loss, metrics

@@ -28,12 +28,12 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import StackedPolicy
 from pbrl.nets.mlp import Init, Normalizer
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 
@@ -103,7 +103,7 @@ class CPL(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
-        self._objective = compiled(self._loss, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -132,8 +132,8 @@ class CPL(nn.Module):
         since = self.updates - self.config.bc_updates
         if since == 0:
             self.begin()
-        loss, metrics = self._objective(batch["pairs"], rng.fold(self.keys, "dropout", self.updates), since >= 0)
-        minimise(loss, {self.adam: self.scale(since) if since >= 0 else 1.0})
+        scale, key = self.scale(since) if since >= 0 else 1.0, rng.fold(self.keys, "dropout", self.updates)
+        metrics = self._descend({self.adam: scale}, batch["pairs"], key, since >= 0)
         self.count.value += 1
         return metrics
 
@@ -143,7 +143,7 @@ class CPL(nn.Module):
         if contrastive:
             return self.contrast(pairs, log_prob)
         loss = cloning(log_prob)
-        return loss, {"loss_bc": loss.detach()}
+        return loss, {"loss_bc": loss}
 
     def judge(self, obs: Tensor, act: Tensor) -> Tensor:
         """Each segment's advantage of equation 3: obs [P, M, T, O], act [P, M, T, A] -> [P, M]."""
@@ -174,7 +174,7 @@ class CPL(nn.Module):
         """
         first, second = self.advantage(log_prob).unbind(-1)  # [P, B] each
         loss = losses.contrastive(first, second, pairs.label, self.bias[:, None]).mean(1)
-        return loss, {"loss": loss.detach(), "accuracy": losses.accuracy((second - first).detach(), pairs.label)}
+        return loss, {"loss": loss, "accuracy": losses.accuracy(second - first, pairs.label)}
 
 
 def step_log_prob(policy: StackedPolicy, obs: Tensor, act: Tensor, key: Tensor | None) -> Tensor:

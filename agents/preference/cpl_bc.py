@@ -45,4 +45,4 @@ class CPLBC(CPL):
         """CPL's loss plus the cloning term, [P], and metrics."""
         loss, metrics = super().contrast(pairs, log_prob)
         clone = cloning(log_prob)
-        return loss + self.bc_weight * clone, {**metrics, "loss_bc": clone.detach()}
+        return loss + self.bc_weight * clone, {**metrics, "loss_bc": clone}

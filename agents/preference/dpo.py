@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import StackedPolicy
 from pbrl.nets.mlp import Init, Normalizer, freeze
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.parts import direct_preference as direct
 from pbrl.spec import Spec
 
@@ -115,7 +115,7 @@ class DPO(nn.Module):
         )
         self.reference = freeze(reference)
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
-        self._objective = compiled(self._loss, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -152,8 +152,8 @@ class DPO(nn.Module):
         if self.updates == self.config.bc_updates:
             self.adam.reset()
             track(self.reference, self.policy, torch.ones_like(self.beta))
-        loss, metrics = self._objective(batch["pairs"], rng.fold(self.keys, "dropout", self.updates), tuning)
-        minimise(loss, {self.adam: self.config.lr_factor if tuning else 1.0})
+        scale, key = self.config.lr_factor if tuning else 1.0, rng.fold(self.keys, "dropout", self.updates)
+        metrics = self._descend({self.adam: scale}, batch["pairs"], key, tuning)
         self.count.value += 1
         return metrics
 
@@ -168,14 +168,14 @@ class DPO(nn.Module):
         """The loss of the present stage, [P], and metrics."""
         if not tuning:
             loss = cloning(step_log_prob(self.policy, self.normalizer(pairs.obs), pairs.act, key))
-            return loss, {"loss_bc": loss.detach()}
+            return loss, {"loss_bc": loss}
         own, reference = self.likelihoods(pairs.obs, pairs.act, key)  # [P, B, 2]
         first, second = (own - reference).unbind(-1)
         beta, label = self.beta[:, None], losses.unflipped(pairs.label, self.flips[:, None])
         base = label * own[..., 1] + (1.0 - label) * own[..., 0]
         each = segment_loss(self.config.objective, first, second, label, beta)
         loss = (each + direct.imitation(base, beta, self.imitation[:, None])).mean(1)
-        return loss, {"loss": loss.detach(), "accuracy": losses.accuracy((second - first).detach(), pairs.label)}
+        return loss, {"loss": loss, "accuracy": losses.accuracy(second - first, pairs.label)}
 
 
 def segment_loss(objective: Objective, first: Tensor, second: Tensor, label: Tensor, beta: Tensor) -> Tensor:

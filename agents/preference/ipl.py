@@ -32,14 +32,14 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Wants
 from pbrl.data.successors import successors
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import Kind, StackedPolicy
 from pbrl.nets.mlp import Normalizer, StackedMLP, critics
-from pbrl.optim import Adam, minimise, track
+from pbrl.optim import Adam, track
 from pbrl.spec import Spec
 
 
@@ -143,7 +143,7 @@ class IPL(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam([*self.q.parameters(), *self.v.parameters(), *self.policy.parameters()], members.column("lr"))
-        self._objective = compiled(self._losses, members.compile)
+        self._descend = descent(self._losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -199,8 +199,8 @@ class IPL(nn.Module):
             obs, act = torch.cat([obs, others.obs], dim=1), torch.cat([act, others.act], dim=1)
             next_obs, term = torch.cat([next_obs, others.next_obs], dim=1), torch.cat([term, others.term], dim=1)
         steps = Steps(obs, act, next_obs, term, paired)
-        loss, metrics = self._objective(steps, pairs.label, rng.fold(self.keys, "dropout", self.updates))
-        minimise(loss, {self.adam: 1.0})
+        key = rng.fold(self.keys, "dropout", self.updates)
+        metrics = self._descend({self.adam: 1.0}, steps, pairs.label, key)
         track(self.target, self.q, self.target_rate)
         self.count.value += 1
         return metrics
@@ -228,4 +228,4 @@ class IPL(nn.Module):
             "accuracy": losses.accuracy(difference.mean(1), label),
             "reward": steps.mean(rewards.mean(1)),
         }
-        return loss_q + loss_v + loss_pi, {name: metric.detach() for name, metric in metrics.items()}
+        return loss_q + loss_v + loss_pi, metrics

@@ -42,15 +42,15 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
 from pbrl.data.windows import Compared, Windows, halves, returns_ahead
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, shared
 from pbrl.nets.heads import Deterministic
 from pbrl.nets.mlp import Normalizer
 from pbrl.nets.sequences import Layout, StackedSegmentEncoder, StackedSequencePolicy, pieces
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.play.memory import Memory
 from pbrl.spec import Spec
 
@@ -156,8 +156,8 @@ class OPPO(nn.Module):
         self.encoder_adam = Adam(self.encoder.parameters(), rates, clip=clip, weight_decay=decay)
         self.policy_adam = Adam(self.policy.parameters(), rates, clip=clip, weight_decay=decay)
         self.star_adam = Adam([self.star], members.column("star_lr"), weight_decay=decay)
-        self._match = compiled(self._matching_loss, members.compile)
-        self._compare = compiled(self._context_losses, members.compile)
+        self._match = descent(self._matching_loss, members.compile)
+        self._compare = descent(self._context_losses, members.compile)
 
     @property
     def updates(self) -> int:
@@ -222,23 +222,22 @@ class OPPO(nn.Module):
         metrics: dict[str, Tensor] = {}
         windows, key = batch["windows"], rng.fold(self.keys, "update", self.updates)
         if self.updates % self.config.match_every == 0:
-            loss = self._match(windows, rng.fold(key, "matching"))
             warmed = min(1.0, (self.updates + 1) / self.config.warmup) if self.config.warmup else 1.0
-            minimise(loss, {self.encoder_adam: 1.0, self.policy_adam: warmed})
-            metrics["loss_match"] = loss.detach()
+            both = {self.encoder_adam: 1.0, self.policy_adam: warmed}
+            metrics = self._match(both, windows, rng.fold(key, "matching"))
         pairs = halves(windows) if self.config.foresight else stored(batch["pairs"])
-        loss, found = self._compare(pairs, rng.fold(key, "contexts"))
-        minimise(loss, {self.encoder_adam: 1.0, self.star_adam: 1.0})
+        metrics |= self._compare({self.encoder_adam: 1.0, self.star_adam: 1.0}, pairs, rng.fold(key, "contexts"))
         self.count.value += 1
-        return metrics | found
+        return metrics
 
-    def _matching_loss(self, windows: Windows, key: Tensor) -> Tensor:
-        """L_match of windows whose observations are blurred for the policy, [P]."""
+    def _matching_loss(self, windows: Windows, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_match of windows whose observations are blurred for the policy, [P], and it as a metric."""
         obs = self.normalizer(windows.obs)
         noise = rng.normal(rng.fold(key, _NOISE), *obs.shape[1:], dtype=obs.dtype)
         blurred = obs + self.state_noise.reshape(-1, 1, 1, 1) * noise
         code = self.encoder(obs, windows.act, windows.present, rng.fold(key, _ENCODER))
-        return self.matching(obs, windows.act, windows.present, code, rng.fold(key, _POLICY), seen=blurred)
+        loss = self.matching(obs, windows.act, windows.present, code, rng.fold(key, _POLICY), seen=blurred)
+        return loss, {"loss_match": loss}
 
     def matching(
         self, obs: Tensor, act: Tensor, present: Tensor, code: Tensor, key: Tensor | None, *, seen: Tensor
@@ -264,10 +263,10 @@ class OPPO(nn.Module):
         # Twice: the authors add the losses of both segments.
         loss = 2.0 * match + 2.0 * self.norm_weight * norm + self.preference_weight * prefer
         found = {
-            "loss_pairs": match.detach(),
-            "loss_norm": norm.detach(),
-            "loss_preference": prefer.detach(),
-            "accuracy": losses.accuracy((held[..., 0] - held[..., 1]).detach(), pairs.label),
+            "loss_pairs": match,
+            "loss_norm": norm,
+            "loss_preference": prefer,
+            "accuracy": losses.accuracy(held[..., 0] - held[..., 1], pairs.label),
         }
         return loss + move, found
 

@@ -34,16 +34,16 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.dataset import Dataset
 from pbrl.data.histories import relabel
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, shared
 from pbrl.nets.history_reward import StackedHistoryReward
 from pbrl.nets.mlp import Normalizer
 from pbrl.nets.sequences import Layout
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 from .reward_model import Aggregate
@@ -109,7 +109,7 @@ class PreferenceTransformer(nn.Module):
         self.net = StackedHistoryReward(keys, *sizes, layout, attention=config.preference_attention)
         trained = (p for p in self.net.parameters() if p.requires_grad)
         self.adam = Adam(trained, members.column("lr"), weight_decay=members.column("weight_decay"))
-        self._objective = compiled(self._loss, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -195,8 +195,8 @@ class PreferenceTransformer(nn.Module):
         """One step down the cross-entropy."""
         pairs = batch["pairs"]
         self.length.value = pairs.obs.shape[3]
-        loss, metrics = self._objective(pairs, rng.fold(self.keys, "dropout", self.updates))
-        minimise(loss, {self.adam: self.scale(self.updates)})
+        key = rng.fold(self.keys, "dropout", self.updates)
+        metrics = self._descend({self.adam: self.scale(self.updates)}, pairs, key)
         self.count.value += 1
         return metrics
 
@@ -207,5 +207,5 @@ class PreferenceTransformer(nn.Module):
         score = self._score(self.normalizer(obs), act, present, key).unflatten(-1, (-1, 2))
         difference = score[..., 1] - score[..., 0]
         loss = losses.bradley_terry(difference, pairs.label).mean(-1)
-        accuracy = losses.accuracy(difference.detach(), pairs.label)
-        return loss, {"loss_reward": loss.detach(), "accuracy": accuracy}
+        accuracy = losses.accuracy(difference, pairs.label)
+        return loss, {"loss_reward": loss, "accuracy": accuracy}

@@ -38,12 +38,12 @@ from torch import Tensor, nn
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
 from pbrl.asking import queries
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, LabelledPairs, RankedLists, Source, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.mlp import Activation, Normalizer, StackedMLP
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 Aggregate = Literal["sum", "mean"]
@@ -137,7 +137,7 @@ class RewardModel(nn.Module):
         self.potential = network("potential", spec.obs_size) if config.link == "regret" else None
         self.adam = Adam(self.parameters(), members.column("lr"))
         # On a CPU, networks that read thousands of rows in blocks (StackedMLP) outrun the compiler's whole tensors.
-        self._objective = compiled(self._loss, members.compile and self.keys.device.type != "cpu")
+        self._descend = descent(self._loss, members.compile and self.keys.device.type != "cpu")
 
     @property
     def updates(self) -> int:
@@ -211,8 +211,8 @@ class RewardModel(nn.Module):
 
     def update(self, batch: Batch) -> Metrics:
         """One step down the cross-entropy."""
-        loss, metrics = self._objective(batch["pairs"] if self.config.feedback == "pairs" else batch["rankings"])
-        minimise(loss, {self.adam: 1.0})
+        answered = batch["pairs"] if self.config.feedback == "pairs" else batch["rankings"]
+        metrics = self._descend({self.adam: 1.0}, answered)
         self.count.value += 1
         return metrics
 
@@ -231,8 +231,8 @@ class RewardModel(nn.Module):
             difference = score[..., better] - score[..., worse]
             loss, label = losses.plackett_luce(score), torch.ones_like(difference)
         loss = loss.mean(-1).sum(1)
-        accuracy = losses.accuracy(difference.detach().flatten(1), label.flatten(1))
-        return loss, {"loss_reward": loss.detach() / self.config.ensemble, "accuracy": accuracy}
+        accuracy = losses.accuracy(difference.flatten(1), label.flatten(1))
+        return loss, {"loss_reward": loss / self.config.ensemble, "accuracy": accuracy}
 
 
 def _check_successor(length: int) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from pbrl import rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.source import Batch, Source, Wants
+from pbrl.descent import descent
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.heads import Head, Kind, StackedPolicy, segment_likelihood
 from pbrl.nets.mlp import Init, Normalizer
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 
@@ -76,7 +76,7 @@ class SFT(nn.Module):
             dtype=members.dtype,
         )
         self.adam = Adam(self.policy.parameters(), members.column("lr"))
-        self._objective = compiled(self._loss, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -110,13 +110,14 @@ class SFT(nn.Module):
         kept = torch.stack([pairs.label <= 0.5, pairs.label >= 0.5], dim=-1).to(pairs.obs.dtype)  # [P, B, 2]
         if self.updates < self.config.bc_updates:
             kept = torch.ones_like(kept)
-        loss = self._objective(pairs.obs, pairs.act, kept, rng.fold(self.keys, "dropout", self.updates))
-        minimise(loss, {self.adam: 1.0})
+        key = rng.fold(self.keys, "dropout", self.updates)
+        metrics = self._descend({self.adam: 1.0}, pairs.obs, pairs.act, kept, key)
         self.count.value += 1
-        return {"loss": loss.detach()}
+        return metrics
 
-    def _loss(self, obs: Tensor, act: Tensor, kept: Tensor, key: Tensor) -> Tensor:
-        """-E[log pi(a|s)] over the steps of the segments that are kept [P, B, 2] (1 or 0), [P]."""
+    def _loss(self, obs: Tensor, act: Tensor, kept: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """-E[log pi(a|s)] over the steps of the segments that are kept [P, B, 2] (1 or 0), [P], and it as a metric."""
         head: Head = self.policy(self.normalizer(obs).flatten(1, -2), key)
         log_prob = head.log_prob(act.flatten(1, -2)).reshape(obs.shape[:-1])  # [P, B, 2, T]
-        return -(kept * log_prob.mean(-1)).sum((1, 2)) / kept.sum((1, 2))
+        loss = -(kept * log_prob.mean(-1)).sum((1, 2)) / kept.sum((1, 2))
+        return loss, {"loss": loss}

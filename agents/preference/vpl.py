@@ -37,13 +37,13 @@ from torch import Tensor, nn
 
 from pbrl import losses, rng
 from pbrl.agent import Count, Metrics
-from pbrl.compiler import compiled
 from pbrl.data.dataset import Dataset
 from pbrl.data.source import Batch, LabelledPairs, Source, Wants
+from pbrl.descent import descent
 from pbrl.errors import InputError
 from pbrl.members import Members, check_range, check_sizes, shared
 from pbrl.nets.user_rewards import UserRewards
-from pbrl.optim import Adam, minimise
+from pbrl.optim import Adam
 from pbrl.spec import Spec
 
 from ..offline.iql import IQL, IQLConfig
@@ -130,7 +130,7 @@ class VPL(nn.Module):
             obs_std=None if spec.obs_std is None else (*spec.obs_std, *ones),
         )
         self.iql = IQL(wide, members)
-        self._bound = compiled(self.rewards.bound, members.compile)
+        self._descend = descent(self._loss, members.compile)
 
     @property
     def updates(self) -> int:
@@ -194,19 +194,24 @@ class VPL(nn.Module):
         place = torch.arange(config.context, device=count.device)  # answers come in random order: the first ones count
         known = (place < count.unsqueeze(-1)).to(pairs.obs.dtype)
         noise = rng.normal(rng.fold(key, "noise"), config.reward_batch_size, config.latent, dtype=pairs.obs.dtype)
-        fit, divergence, difference = self._bound(pairs, known, noise)
         period = config.reward_updates / config.cycles
         beta = self.kl_weight * (0.5 - 0.5 * math.cos(math.pi * (done % period) / period))
-        loss = (fit + beta[:, None] * divergence).mean(1)
-        metrics = {
-            "loss": loss.detach(),
-            "nll": ((fit + divergence) / count).mean(1).detach(),
-            "kl": divergence.mean(1).detach(),
-            "accuracy": losses.accuracy(difference.detach(), pairs.label),
-        }
-        minimise(loss, {self.adam: 1.0})
+        metrics = self._descend({self.adam: 1.0}, pairs, known, noise, beta)
         self.count.value += 1
         return metrics
+
+    def _loss(
+        self, pairs: LabelledPairs, known: Tensor, noise: Tensor, beta: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L at KL weights ``beta`` [P], [P], and metrics; the others are ``UserRewards.bound``'s."""
+        fit, divergence, difference = self.rewards.bound(pairs, known, noise)
+        loss = (fit + beta[:, None] * divergence).mean(1)
+        return loss, {
+            "loss": loss,
+            "nll": ((fit + divergence) / known.sum(-1)).mean(1),
+            "kl": divergence.mean(1),
+            "accuracy": losses.accuracy(difference, pairs.label),
+        }
 
     @torch.no_grad()
     def _relabelled(self, source: Source, data: Dataset) -> Source:

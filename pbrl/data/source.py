@@ -83,16 +83,18 @@ class Batch(TypedDict, total=False):
     comparisons: Tensor
 
 
-_TOGETHER = 16
+_TOGETHER = 16  # updates that are drawn at once
+_AT_ONCE = 1 << 22  # numbers that are looked up at once at most
 
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Indices [updates, P, B] of the updates from ``first`` on, for these keys."""
+    """Indices [updates, P, B] of the updates from ``first`` on, for these keys; and what lies there, once looked up."""
 
     keys: Tensor
     first: int
     index: Tensor
+    found: list[tuple[Tensor, Tensor]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,30 +315,38 @@ class Source:
                 raise InputError(f"this learner wants a {kind}, expected an environment to play in and not stored data")
         return batch
 
-    def _index(
-        self, kind: Kind, keys: Tensor, update: int, count: int, high: int | Tensor, groups: Groups | None = None
-    ) -> Tensor:
-        """[P, count] what to draw. Drawn for several updates at once: one by one, draws take as long as a small net."""
+    def _block(
+        self,
+        kind: Kind,
+        keys: Tensor,
+        update: int,
+        count: int,
+        high: int | Tensor,
+        rows: Tensor | None,
+        groups: Groups | None = None,
+    ) -> _Block:
+        """What to draw in this update and those beside it: one by one, draws take as long as a small network.
+
+        ``high``: of how many, or [P] of how many of the ``rows`` [P, n].
+        """
         block = self._blocks.get(kind)
         first = update - update % _TOGETHER
         if block is None or block.keys is not keys or block.first != first or block.index.shape[-1] != count:
             updates = torch.arange(first, first + _TOGETHER, device=keys.device)
             key = rng.fold(rng.fold(keys, kind).expand(_TOGETHER, -1), updates[:, None])  # [updates, P]
             drawn = rng.indices(key, count, high) if groups is None else groups.draw(key, count)
-            block = self._blocks[kind] = _Block(keys, first, drawn)
-        return block.index[update - first]
+            index = drawn if rows is None else rows.expand(_TOGETHER, -1, -1).gather(2, drawn)
+            block = self._blocks[kind] = _Block(keys, first, index)
+        return block
 
     def _transitions(self, keys: Tensor, update: int, count: int) -> Transitions:
         if self.steps is None or self.rew is None:
             raise InputError("this learner draws transitions, expected a data set and not preferences alone")
-        if self.rows is None or self.counts is None:
-            index = self._index("transitions", keys, update, count, len(self.steps))
-        else:
-            index = self.rows.gather(1, self._index("transitions", keys, update, count, self.counts))
-        flat = index.flatten()
-        row = self.steps.index_select(0, flat).reshape(*index.shape, -1)
+        high = len(self.steps) if self.counts is None else self.counts
+        block = self._block("transitions", keys, update, count, high, self.rows)
+        index = block.index[update - block.first]  # [P, B]
+        row, rew = self._looked_up(self.steps, self.rew, block, update - block.first)
         obs, act, next_obs, term = row.split(self._columns(row.shape[-1]), dim=-1)
-        rew = self.rew.index_select(0, flat).reshape(index.shape) if self.rew.dim() == 1 else self.rew.gather(1, index)
         if self.context is not None and self.context_of is not None:
             place = self.context_of[index].unsqueeze(-1).expand(-1, -1, self.context.shape[-1])
             own = self.context.gather(1, place)  # [P, B, C]
@@ -344,13 +354,28 @@ class Source:
         to_go = None if self.to_go is None else self.to_go.gather(1, index)
         return Transitions(obs, act, rew, next_obs, term.squeeze(-1), to_go)
 
+    def _looked_up(self, steps: Tensor, rew: Tensor, block: _Block, place: int) -> tuple[Tensor, Tensor]:
+        """Rows [P, B, 2 O + A + 1] and rewards [P, B] of one update: with its neighbours', by all threads, if few."""
+
+        def taken(index: Tensor) -> tuple[Tensor, Tensor]:
+            rows = steps.index_select(0, index.flatten()).reshape(*index.shape, -1)
+            return rows, rew.expand(*index.shape[:-1], -1).gather(-1, index)
+
+        if block.index.numel() * steps.shape[1] > _AT_ONCE:
+            return taken(block.index[place])
+        if not block.found:
+            block.found.append(taken(block.index))
+        rows, rewards = block.found[0]
+        return rows[place], rewards[place]
+
     def _pairs(self, keys: Tensor, update: int, count: int) -> LabelledPairs:
         if self.segments is None or self.pairs is None or self.label is None:
             raise InputError("this learner draws labelled pairs, expected preferences and not a data set alone")
-        if self.pair_rows is None or self.pair_counts is None:
-            index = self._index("pairs", keys, update, count, len(self.pairs), self.groups)  # [P, B]
-        else:
-            index = self.pair_rows.gather(1, self._index("pairs", keys, update, count, self.pair_counts))
+        high = len(self.pairs) if self.pair_counts is None else self.pair_counts
+        block = self._block(
+            "pairs", keys, update, count, high, self.pair_rows, None if self.pair_counts is not None else self.groups
+        )
+        index = block.index[update - block.first]  # [P, B]
         chosen = self.pairs[index]  # [P, B, 2]
         step = self.segments.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.segments.shape[1:])
         label = self.label[index] if self.label.dim() == 1 else self.label.gather(1, index)
@@ -363,18 +388,17 @@ class Source:
     def _rankings(self, keys: Tensor, update: int, count: int) -> RankedLists:
         if self.ranked is None or self.lists is None:
             raise InputError("this learner draws ranked lists, expected rankings (Source.of(..., rankings=...))")
-        chosen = self.lists[self._index("rankings", keys, update, count, len(self.lists))]  # [P, B, K]
+        block = self._block("rankings", keys, update, count, len(self.lists), None)
+        chosen = self.lists[block.index[update - block.first]]  # [P, B, K]
         step = self.ranked.index_select(0, chosen.flatten()).reshape(*chosen.shape, *self.ranked.shape[1:])
         return RankedLists(step[..., : self.obs_size], step[..., self.obs_size :])
 
     def _windows(self, keys: Tensor, update: int, count: int) -> Windows:
         if self.histories is None:
             raise InputError("this learner draws windows without having said how long, expected it to prepare its data")
-        if self.rows is None or self.counts is None:
-            last = self._index("windows", keys, update, count, len(self.histories.first))
-        else:
-            last = self.rows.gather(1, self._index("windows", keys, update, count, self.counts))
-        return self.histories.cut(last, self.rew)
+        high = len(self.histories.first) if self.counts is None else self.counts
+        block = self._block("windows", keys, update, count, high, self.rows)
+        return self.histories.cut(block.index[update - block.first], self.rew)
 
     def _columns(self, width: int) -> tuple[int, int, int, int]:
         return self.obs_size, width - 2 * self.obs_size - 1, self.obs_size, 1

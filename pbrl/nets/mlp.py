@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .. import rng
 from ..spec import Spec
 from . import kernels, products
+from .perceptron import perceptron
 from .products import affine
 
 Activation = Literal["relu", "leaky_relu", "tanh"]
@@ -144,11 +145,16 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """[P, B, in] (or [P, E, B, in], a batch per copy) -> [P, (E,) B, out]. ``key`` [P] switches dropout on."""
-        if torch.compiler.is_compiling() and self._as_one(x, key):
-            return self._whole(x)
+        on_cpu, drops = x.device.type == "cpu", self.rate is not None and key is not None
+        if torch.compiler.is_compiling():
+            if self._as_one(x, key):
+                return self._whole(x)
+        elif on_cpu and not drops and x.shape[-2] <= _BLOCK and products.get_precision() == "float32":
+            layers = cast("list[StackedLinear]", list(self.layers))
+            return perceptron(x, [layer.weight for layer in layers], [layer.bias for layer in layers], self.activation)
         if self.ensemble is not None and x.dim() == 3:
             x = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1)
-        if x.device.type == "cpu" and x.shape[-2] > _BLOCK and not torch.compiler.is_compiling():
+        if on_cpu and x.shape[-2] > _BLOCK and not torch.compiler.is_compiling():
             return self._in_blocks(x, key)
         activation = _ACTIVATIONS[self.activation]
         for i, layer in enumerate(self.layers[:-1]):

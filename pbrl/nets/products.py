@@ -60,6 +60,20 @@ def kernel(rows: int, size_in: int, size_out: int, dtype: torch.dtype, device: s
     return "batched" if rows <= _FEW_ROWS else "each"
 
 
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a [n, i, j] @ b [n, j, k] (+ bias [n, 1, k]) -> [n, i, k], without a graph and without rounding of operands."""
+    if a.device.type == "cpu" and a.shape[1] <= _FEW_ROWS and 1 in (a.shape[2], b.shape[2]):
+        y = a * b if a.shape[2] == 1 else (a * b.mT).sum(-1, keepdim=True)  # batched kernels take five times as long
+        return y if bias is None else y + bias
+    chosen = kernel(a.shape[1], a.shape[2], b.shape[2], a.dtype, a.device.type)
+    if chosen == "onednn":
+        return _onednn_product(a, b, bias)
+    if chosen == "batched":
+        return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
+    biases = [None] * len(a) if bias is None else list(bias)
+    return torch.stack([x @ y if z is None else torch.addmm(z, x, y) for x, y, z in zip(a, b, biases)])
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [n, B, in] @ weight [n, in, out] + bias [n, 1, out] -> [n, B, out]."""
     chosen = kernel(x.shape[1], weight.shape[1], weight.shape[2], x.dtype, x.device.type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,6 @@ from .. import losses, rng
 from ..data.rollout import Rollout
 from ..members import check_range, shared
 from ..nets.heads import Gaussian
-from ..optim import Adam, minimise
 
 
 @dataclass(frozen=True)
@@ -101,18 +100,15 @@ def learn(
     rows: Tensor,
     keys: Tensor,
     update: int,
-    objective: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
-    optimisers: Mapping[Adam, float],
+    descend: Callable[[Tensor], dict[str, Tensor]],
     *,
     epochs: int,
     size: int,
 ) -> dict[str, Tensor]:
-    """A step for each of the ``minibatches``, by the loss [P] and metrics of ``objective``; the metrics' means."""
+    """``descend``, a step, for each of the ``minibatches``; the means of its metrics."""
     seen: dict[str, list[Tensor]] = {}
     for minibatch in minibatches(rows, keys, update, epochs=epochs, size=size):
-        loss, metrics = objective(minibatch)
-        minimise(loss, optimisers)
-        for name, value in metrics.items():
+        for name, value in descend(minibatch).items():
             seen.setdefault(name, []).append(value)
     return {name: torch.stack(values).mean(0) for name, values in seen.items()}
 
@@ -136,4 +132,4 @@ def clipped_losses(
     loss_v = (value(obs).squeeze(-1) - goal).square().mean(1)
     loss = loss_pi - entropy_weight * entropy + loss_v
     metrics = {"loss_pi": loss_pi, "loss_v": loss_v, "entropy": entropy, "kl": (ratio - 1.0 - moved).mean(1)}
-    return loss, {name: metric.detach() for name, metric in metrics.items()}
+    return loss, metrics

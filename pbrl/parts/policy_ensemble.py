@@ -113,7 +113,7 @@ class PolicyEnsemble(nn.Module):
             advantage = torch.where(advantage > 0, omega, 1.0 - omega) * advantage
         ratio = (gaussian(self.clones(obs)).log_prob(act) - before).exp()
         each = losses.ppo_clip(ratio, advantage, clip[:, None, None]).mean(-1)  # [P, n]
-        return each.sum(1), {"loss_pi": each.detach().mean(1), "moved": (ratio.detach() - 1.0).abs().mean((1, 2))}
+        return each.sum(1), {"loss_pi": each.mean(1), "moved": (ratio.detach() - 1.0).abs().mean((1, 2))}
 
     @torch.no_grad()
     def begin(self, worth: Tensor | None = None) -> None:
