@@ -55,7 +55,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The quick study is tiny and on the point mass, and data are made elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "QUICK", TINY)
-        patch.setattr(settings, "QUICK_TASKS", (POINT.dataset,))
+        patch.setattr(settings, "QUICK_TASKS", {POINT.dataset: POINT})
         patch.setitem(settings.TASKS, POINT.dataset, POINT)
         patch.setenv("PBRL_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
@@ -483,5 +483,5 @@ def test_a_checkpoint_that_is_damaged(tmp_path: Path) -> None:
 
 
 def test_data_that_take_hours_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pbrl data make Hopper-v5 --tier medium --steps 100000: hours"):
+    with pytest.raises(InputError, match=r"pbrl data make Hopper-v5 --tier medium --steps 100000 \(about 2 hours"):
         study.offline(options(tmp_path, tasks=("local/hopper/medium-v1",)))

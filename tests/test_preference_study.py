@@ -502,7 +502,7 @@ def test_bad_options(changes: dict[str, Any], message: str) -> None:
 
 
 def test_data_that_take_hours_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pbrl data make Hopper-v5 --tier medium-expert .*: hours"):
+    with pytest.raises(InputError, match=r"pbrl data make Hopper-v5 --tier medium-expert .* \(about 2 hours"):
         study.preferences(options(tmp_path, tasks=("local/hopper/medium-expert-v1",)))
     with pytest.raises(InputError, match="no such file, expected the manifest"):
         study.preferences(options(tmp_path, tasks=("local/hopper/medium-expert-v1",), behaviour=tmp_path))
@@ -510,7 +510,7 @@ def test_data_that_take_hours_are_asked_for(tmp_path: Path) -> None:
 
 def test_quick_data_are_made_on_the_way(tmp_path: Path) -> None:
     task = Task("local/pointmass/random-v1", "PointMass-v0", "random", 2000, 10, 1)
-    find_data(task, None)
+    find_data([task], None)
     assert len(data.load(task.dataset)) == 2000
 
 

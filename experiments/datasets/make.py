@@ -140,7 +140,7 @@ def make_data(
     _check_writable(path.parent)
 
     simulator = envs.make(env, copies_for(steps, horizon))
-    kept = Path(out_dir) / "behaviour" / env.replace("/", "-") / f"seed{seed}"
+    kept = _run_folder(env, seed, Path(out_dir))
     try:
         if folder is None:
             behaviour = _learn(simulator, env, learn_steps, seed, hidden, kept, progress)
@@ -164,6 +164,20 @@ def make_data(
     dataset = Dataset.from_arrays(**vars(transitions), name=name, env=env, info=info)
     hdf5.save(dataset, path, behaviour.expert.oracle, behaviour.oracle_attrs)
     return Made(path, dataset)
+
+
+def has_learned(env: str, out_dir: Path, seed: int = 0) -> bool:
+    """Whether a behaviour run of the default length is finished under ``out_dir``, so that any tier takes minutes."""
+    kept = _run_folder(env, seed, out_dir)
+    if not kept.is_dir():
+        return False
+    from . import behaviour_sac
+
+    return behaviour_sac.steps_kept(kept) == default_behaviour_steps(env)
+
+
+def _run_folder(env: str, seed: int, out_dir: Path) -> Path:
+    return out_dir / "behaviour" / env.replace("/", "-") / f"seed{seed}"
 
 
 def _check_writable(folder: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,7 +63,10 @@ TASKS: dict[str, Task] = {
     for name, env in (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
     for task in (Task(f"local/{name}/{tier}-v1", env, f"{name}-{tier}", tier, 100_000, name) for tier in TIERS)
 }
-QUICK_TASKS = ("local/hopper/medium-replay-v1",)
+QUICK_TASKS: dict[str, Task] = {
+    "local/reacher/mixed-v1": Task("local/reacher/mixed-v1", "Reacher-v5", "reacher-mixed", "mixed", 20_000)
+}
+"""No part of the whole study: it ships with the package, so that a newcomer need not wait hours for data."""
 
 
 def d4rl_tasks(folder: Path) -> dict[str, Task]:
@@ -212,9 +215,9 @@ class OfflineOptions:
     out: Path | None = None
     """Folder for what is computed; by default runs/offline, or that with -quick, -d4rl or -paper."""
     quick: Flag = False
-    """A few minutes: one task, few updates."""
+    """A minute or two: one task, the data set that ships with the package, and few updates."""
     tasks: tuple[str, ...] = ()
-    """Data sets; by default all of the study's (of --quick: one), or all in the folder of --d4rl-dir."""
+    """Data sets; by default all of the study's (of --quick: the shipped one), or all in the folder of --d4rl-dir."""
     agents: tuple[str, ...] = ()
     """Agents; by default all of the study's."""
     behaviour: Path | None = None
@@ -254,7 +257,7 @@ class OfflineOptions:
     @property
     def known_tasks(self) -> dict[str, Task]:
         """The tasks that may be named."""
-        return TASKS if self.d4rl_dir is None else d4rl_tasks(self.d4rl_dir)
+        return TASKS | QUICK_TASKS if self.d4rl_dir is None else d4rl_tasks(self.d4rl_dir)
 
     @property
     def folder(self) -> Path:
@@ -266,7 +269,7 @@ class OfflineOptions:
     def chosen_tasks(self) -> tuple[Task, ...]:
         """The tasks."""
         known = self.known_tasks
-        default: Sequence[str] = QUICK_TASKS if self.quick and self.d4rl_dir is None else tuple(known)
+        default = known if self.d4rl_dir is not None else QUICK_TASKS if self.quick else TASKS
         return tuple(known[name] for name in self.tasks or default)
 
     @property

@@ -50,9 +50,7 @@ def study(options: OfflineOptions, console: Console) -> None:
     """See ``offline``."""
     folder, scale, began = options.folder, options.scale, time.perf_counter()
     tasks = options.chosen_tasks
-    for task in tasks:
-        if not task.file:
-            find_data(task, options.behaviour)
+    find_data([task for task in tasks if not task.file], options.behaviour)
     rows = {task.dataset: load(task).fingerprint for task in tasks}
     stacks.check_writable(folder)
     names = [name for name in AGENTS if name in (options.agents or AGENTS)]

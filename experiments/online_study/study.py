@@ -53,8 +53,7 @@ def offline_to_online(options: OnlineStudyOptions) -> None:
 
 def _study(options: OnlineStudyOptions, console: Console) -> None:
     folder, began = options.folder, time.perf_counter()
-    for task in options.chosen_tasks:
-        find_data(task, options.behaviour)
+    find_data(options.chosen_tasks, options.behaviour)
     stacks.check_writable(folder)
     rows = {task.dataset: data.load(task.dataset).fingerprint for task in options.chosen_tasks}
     plans = {

@@ -55,8 +55,7 @@ def preferences(options: StudyOptions) -> None:
 def study(options: StudyOptions, console: Console) -> None:
     """See ``preferences``."""
     folder, scale, began = options.folder, options.scale, time.perf_counter()
-    for task in options.chosen_tasks:
-        find_data(task, options.behaviour)
+    find_data(options.chosen_tasks, options.behaviour)
     stacks.check_writable(folder)
     names = [name for name in options.agents or AGENTS if name in agents.names()]
     if missing := [name for name in options.agents or AGENTS if name not in names]:

@@ -17,22 +17,21 @@ from .score_tables import BOOTSTRAP_SEED, interval_text
 
 def last_table(found: Offline, digits: int = 1) -> Table:
     """A line per agent: the score after the last update on each data set, and over all; with ``digits`` decimals."""
-    lines = []
+    several, lines = len(found.datasets) > 1, []
+    over = " All: interquartile mean over seeds and data sets (interval of a bootstrap within data sets)."
     for agent in found.agents:
         cells = [_cell(found.scores(agent=agent, dataset=name), digits) for name in found.datasets]
-        over = over_datasets(found, agent)
-        ends = ", ".join(f"{end:z.{digits}f}" for end in (over.low, over.high))
-        text = "-" if math.isnan(over.point) else f"{over.point:z.{digits}f} [{ends}]"
-        lines.append((agent, *cells, text))
+        lines.append((agent, *cells, *([_over(found, agent, digits)] if several else [])))
     data = [found.of_data(name) for name in found.datasets]
-    lines.append(("the data", *(f"{score:z.{digits}f}" for score in [*data, float(np.mean(data))])))
+    data += [float(np.mean(data))] if several else []
+    lines.append(("the data", *(f"{score:z.{digits}f}" for score in data)))
     return Table(
-        header=("agent", *map(short, found.datasets), "all"),
+        header=("agent", *map(short, found.datasets), *(["all"] if several else [])),
         rows=tuple(lines),
         words=1,
         caption=f"Scores after the last update, the ones to go by: interquartile mean over {_seeds(found)} seeds "
-        f"[95 % bootstrap interval], {_episodes(found)} episodes each. {scale_words(found)} All: interquartile mean "
-        "over seeds and data sets (interval of a bootstrap within data sets). The data: mean return of their episodes.",
+        f"[95 % bootstrap interval], {_episodes(found)} episodes each. {scale_words(found)}{over if several else ''} "
+        "The data: mean return of their episodes.",
     )
 
 
@@ -67,7 +66,15 @@ def scale_words(found: Offline) -> str:
     """What counts 0 and 100."""
     if found.members[0]["source"] == "D4RL":
         return "0 and 100 are D4RL's reference returns, of MuJoCo's simulator of 2020; played in Gymnasium's v4 tasks."
-    return "0 = random policy, 100 = the best policy of the run that made the data, which is no expert."
+    return (
+        "0 = random policy, 100 = the best policy of the run that made the data (for Hopper and HalfCheetah no expert)."
+    )
+
+
+def _over(found: Offline, agent: str, digits: int) -> str:
+    over = over_datasets(found, agent)
+    ends = ", ".join(f"{end:z.{digits}f}" for end in (over.low, over.high))
+    return "-" if math.isnan(over.point) else f"{over.point:z.{digits}f} [{ends}]"
 
 
 def over_datasets(found: Offline, agent: str) -> Interval:
