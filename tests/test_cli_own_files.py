@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from experiments import cli
+from experiments.command_line.problem import unplaced
 from pbrl import rng
 from pbrl.data import By, Pairs, Preferences, load
 from pbrl.records.run import Run
@@ -94,3 +96,31 @@ def test_one_user_is_told_to_be_one(files: Path, tmp_path: Path, capsys: pytest.
         assert ("all answers count as one user's" in found) == alone
     trained("p_iql", tmp_path / "other", "--dataset", data, "--labels", str(files / "answers.hdf5"))
     assert "one user" not in capsys.readouterr().err
+
+
+def test_a_run_on_files_named_from_where_they_lie_goes_on_from_anywhere(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    run = trained("cpl", tmp_path, "--dataset", "small.hdf5", "--labels", "./answers.hdf5")
+    for place in (files, tmp_path):
+        monkeypatch.chdir(place)
+        assert cli.main(["train", "--resume", str(run.folder)]) == 0
+
+
+def test_other_answers_in_the_place_of_a_run_s_are_refused(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.hdf5"
+    shutil.copy(files / "answers.hdf5", mine)
+    run = trained("cpl", tmp_path, "--dataset", str(files / "small.hdf5"), "--labels", str(mine))
+    shutil.copy(files / "crowd.hdf5", mine)
+    assert cli.main(["train", "--resume", str(run.folder)]) == 2
+    assert "answers was" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_file_is_no_part_of_what_labels_are() -> None:
+    assert unplaced("a/b.hdf5") == unplaced("/c/b.hdf5") == "b.hdf5"
+    assert unplaced("page:a/b") == unplaced("page:/c/b") == "page:b"
+    assert unplaced("partial_return:sum") == "partial_return:sum" != unplaced("regret:sum")
+    assert unplaced("page") == "page"

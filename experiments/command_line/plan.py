@@ -37,6 +37,7 @@ from .problem import (
     load_file,
     simulator,
     spec_of,
+    unplaced,
 )
 from .train_asking import check_effect as check_query_effect
 from .train_asking import is_page, schedule_of, teacher
@@ -265,7 +266,7 @@ def again(run: Run) -> Plan:
     """
     request = request_of(run)
     planned = plan(request)
-    before, now = run.config["identity"], planned.identity
+    before, now = _comparable(run.config["identity"]), _comparable(planned.identity)
     for name in (*before, *now):
         if before.get(name) != now.get(name):
             raise InputError(
@@ -273,6 +274,11 @@ def again(run: Run) -> Plan:
                 f"{_short(now.get(name))} now, expected the same"
             )
     return planned
+
+
+def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without the folders of its labels' files: what is in these is among the answers."""
+    return {**identity, "labels": [unplaced(str(name)) for name in identity.get("labels") or ()]}
 
 
 def request_of(run: Run) -> Request:

@@ -330,3 +330,9 @@ def absolute(name: str | None) -> str | None:
     if name is not None and name.startswith("page:"):
         return f"page:{Path(name.removeprefix('page:')).expanduser().resolve()}"
     return str(Path(name).expanduser().resolve()) if name is not None and Path(name).expanduser().exists() else name
+
+
+def unplaced(labels: str) -> str:
+    """Labels without the folder in which their file, or the folder of page:FOLDER, lies."""
+    prefix = "page:" if labels.startswith("page:") else ""
+    return prefix + Path(labels.removeprefix(prefix)).name if prefix or is_file(labels) else labels
