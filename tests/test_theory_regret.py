@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from agents.tabular.opt_pess_lp import OptPessLP, OptPessLPConfig, constrained
 from agents.tabular.step_mix import StepMix, StepMixConfig
 from agents.tabular.ucbvi import UCBVI, UCBVIConfig
 from experiments import cli
-from experiments.regret import studies
+from experiments.regret import curves, studies
 from pbrl.errors import InputError
 from pbrl.members import sweep
 from pbrl.theory import baselines, episodes, instances, model, optimism, robust
@@ -282,3 +283,46 @@ def test_every_study_can_be_played(name: str) -> None:
     trace = play(learner, study.mdp, 200, growth=0.5)
     assert 0.0 <= study.threshold <= study.baseline <= study.optimum + 1e-12
     assert trace.episodes == 200
+
+
+def test_what_is_done_when_it_is_stopped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, words = curves.run, ["regret", "safe", "--seeds", "2", "--episodes", "100", "--out", str(tmp_path)]
+
+    def stopped_at(stop: str) -> None:
+        def stopping(name: str, *given: Any, **more: Any) -> curves.Curve:
+            if name == stop:
+                raise KeyboardInterrupt
+            return run(name, *given, **more)
+
+        monkeypatch.setattr(curves, "run", stopping)
+
+    stopped_at("ucbvi")
+    assert cli.main(words) == 130
+    assert list((tmp_path / "regret").iterdir()) == []
+    stopped_at("eps_mix")
+    assert cli.main(words) == 130
+    assert "the first 2 of 3 learners are kept" in capsys.readouterr().err
+    (folder,) = (tmp_path / "regret").iterdir()
+    rows = (folder / "regret.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"ucbvi", "step_mix"}
+    assert (folder / "regret.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--growth", "nan"], "growth is nan, expected at least 0"),
+        (["--instance", "-1"], "instance is -1, expected at least 0"),
+        (["--share", "2"], "share is 2, expected 0 to 1"),
+        (["--offline", f"{10**20}"], "expected at most"),
+        (["--width", "-1"], "width is -1.0, expected at least 0"),
+    ],
+)
+def test_bad_numbers_leave_nothing_behind(
+    words: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["regret", "safe", *words, "--out", str(tmp_path)]) == 2
+    assert complaint in capsys.readouterr().err
+    assert list(tmp_path.glob("regret/*")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pbrl.theory.figures import regret_figure
 from pbrl.theory.hardness import hardness
 
 from ..regret import curves, studies
+from .online_options import MOST
 from .reading import read
 
 HELP = """usage: pbrl regret STUDY [options]
@@ -76,12 +78,18 @@ class RegretOptions:
             ("seeds", 1),
             ("episodes", 10),
             ("offline", 0),
+            ("instance", 0),
             ("growth", 0.0),
             ("sharpness", 0.0),
             ("epsilon", 0.0),
         ):
-            if getattr(self, name) < low:
+            if not low <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {low:g}")
+        for name in ("seeds", "episodes", "offline"):
+            if getattr(self, name) > MOST:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at most {MOST}")
+        if not 0.0 <= self.share <= 1.0:
+            raise InputError(f"share is {self.share:g}, expected 0 to 1: no baseline keeps a threshold above its value")
         if self.baseline not in ("given", "cloned", "pessimistic"):
             raise InputError(f"baseline is {self.baseline!r}, expected given, cloned or pessimistic")
         if self.baseline != "given" and not self.offline:
@@ -124,26 +132,51 @@ def _run(name: str, options: RegretOptions) -> int:
         soft_wrap=True,
     )
     found: list[curves.Curve] = []
-    for agent in options.agents:
-        for width in options.width if agent not in agents.dueling_names() else (1.0,):
+    planned = [(each, width) for each in options.agents for width in _widths(each, options)]
+    folder = _folder(options.out, name)
+    try:
+        for agent, width in planned:
             settings: dict[str, Any] = {"delta": options.delta, "width": width, "baseline": options.baseline}
             settings["epsilon"] = options.epsilon
             curve = curves.run(agent, study, seeds, options.episodes, options.growth, settings)
             label = agent if width == 1.0 else f"{agent} width {width:g}"
             found.append(curves.Curve(label, curve.trace, curve.seconds))
-            screen.print(f"{label}: {options.seeds} seeds in {curve.seconds:.1f} s", highlight=False)
+            many = f"{options.seeds} seed{'s' * (options.seeds > 1)}"
+            screen.print(f"{label}: {many} in {curve.seconds:.1f} s", highlight=False)
+            _keep(found, study, seeds, folder)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        _show(out, found, study, folder)
+        kept = f"the first {len(found)} of {len(planned)} learners are kept, in {folder}"
+        raise KeyboardInterrupt(kept) from None
+    finally:
+        if not found:
+            folder.rmdir()
+    _show(out, found, study, folder)
+    return 0
+
+
+def _widths(agent: str, options: RegretOptions) -> tuple[float, ...]:
+    """Learners from preferences have no confidence widths."""
+    return options.width if agent not in agents.dueling_names() else (1.0,)
+
+
+def _keep(found: Sequence[curves.Curve], study: studies.Study, seeds: Sequence[int], folder: Path) -> None:
+    """Write what there is so far: the rest may take hours, and never come."""
+    curves.write(found, study, seeds, folder / "regret.csv")
+    title = f"{study.mdp.name}: regret of {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    regret_figure({c.name: c.trace for c in found}, folder / "regret.png", title=title, threshold=study.threshold)
+
+
+def _show(out: Console, found: Sequence[curves.Curve], study: studies.Study, folder: Path) -> None:
     table = Table(box=None, pad_edge=False)
     for column in curves.HEADER:
         table.add_column(column)
     for curve in found:
         table.add_row(*curves.row(curve, study))
-    folder = _folder(options.out, name)
-    curves.write(found, study, seeds, folder / "regret.csv")
-    title = f"{study.mdp.name}: regret of {options.seeds} seeds"
-    regret_figure({c.name: c.trace for c in found}, folder / "regret.png", title=title, threshold=study.threshold)
     out.print(table)
     out.print(f"-> {folder}", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _folder(out: Path, name: str) -> Path:
