@@ -21,6 +21,7 @@ from experiments.datasets.needed import find_data
 from experiments.preference_study import questions, records, settings, stack, study
 from experiments.preference_study.settings import FULL, TASKS, Condition, Scale, StudyOptions, Task, conditions
 from experiments.reports import preference_findings, preference_part, tables
+from experiments.reports.preference_advice import advice, short_table
 from experiments.reports.preference_rows import Study, read_study
 from experiments.reports.preference_tables import accuracy_table, budget_table, over_tasks, task_table
 from experiments.reports.rows import GAPS, write_rows
@@ -391,15 +392,55 @@ def sentence(found: Study, part: str) -> str:
     return told
 
 
-def test_which_to_pick_counts_tasks_on_which_nobody_is_above() -> None:
+def test_tasks_are_counted_on_which_nobody_is_above() -> None:
     found = made(
         ("cpl", "regret", 50, 60.0),
         ("ipl", "regret", 50, 60.2),  # the intervals overlap
         ("sft", "regret", 50, 50.0),
         ("iql", "true_reward", 0, 90.0),  # learns from something else
     )
-    assert "of 1 tasks, with 50 labels" in sentence(found, "Which to pick")
-    assert sentence(found, "Which to pick").endswith("with regret labels cpl 1, ipl 1 and sft 0.")
+    told = sentence(found, "no other agent that learned from the same labels")
+    assert "of 1 tasks, with 50 labels" in told
+    assert "clearly better: regret labels cpl 1, ipl 1 and sft 0." in told
+
+
+def test_advice_names_the_best_and_how_sure_that_is() -> None:
+    found = made(
+        ("sft", "regret", 10, 49.9),
+        ("sft", "regret", 50, 50.0),
+        ("cpl", "regret", 10, 20.0),
+        ("cpl", "regret", 50, 60.0),
+        ("ipl", "regret", 10, 60.1),
+        ("ipl", "regret", 50, 60.2),  # the intervals overlap
+        ("iql", "true_reward", 0, 90.0),
+        ("bc", "none", 0, 50.0),
+    )
+    pick, amount, sure = advice(found)
+    assert pick.startswith("**Labels by regret: begin with ipl.** With 50 labels its score over the 1 tasks")
+    assert "cpl is not told apart from it, and sft is lower. On 1 of 1 single tasks" in pick
+    assert amount.endswith("With 10 and 50 of them ipl (regret) scores 60 and 60 (not told apart from 10 on).")
+    assert "Not very.** All made 8 updates (0.0008 % of ipl's published ones), with 5 seeds" in sure
+    assert "Cloning all data without a label scores 50 [50, 50] over the tasks: above that is ipl (regret)." in sure
+    assert "IQL with the true reward scores 90 [90, 90]." in sure
+    assert [line[:3] for line in short_table(found).rows] == [
+        ("ipl", "regret", "60 [60, 61]"),
+        ("cpl", "regret", "60 [60, 60]"),
+        ("iql", "true reward", "90 [90, 90]"),
+        ("bc", "none", "50 [50, 50]"),
+    ]
+
+
+def test_advice_where_one_agent_is_apart_from_all() -> None:
+    found = made(("cpl", "regret", 10, 20.0), ("cpl", "regret", 50, 60.0), ("sft", "regret", 50, 50.0))
+    pick, amount, sure = advice(found)
+    assert "begin with cpl.**" in pick
+    assert "[60, 60]; sft is lower." in pick
+    assert "cpl (regret) scores 20 and 60 (more would help)" in amount
+    assert "At this budget only.**" in sure
+    assert "loning all data" not in sure
+    level = made(("cpl", "regret", 50, 50.0), ("sft", "regret", 50, 50.0), ("bc", "none", 0, 50.0))
+    assert "not told apart from that is cpl (regret)" in advice(level)[-1]
+    assert not advice(made(("cpl", "regret", 50, 60.0))), "there is nothing to choose from"
 
 
 def test_p_iql_beside_iql() -> None:
@@ -471,12 +512,12 @@ def test_results_are_taken_over_and_told(folder: Path, tmp_path: Path, monkeypat
         preference_part.preferences_page(tmp_path, tmp_path / "docs"),
     )
     found = read_study(folder)
-    assert all(cell in part for line in task_table(found).rows for cell in line)
+    assert all(cell in part for line in short_table(found).rows for cell in line)
+    assert all(text in part and text in page for text in advice(found))
+    assert all(text in part for text in preference_findings.in_short(found))
     for table in (task_table(found), budget_table(found), accuracy_table(found)):
         assert all(cell in page for line in table.rows for cell in line)
-    for text in preference_findings.findings(found):
-        assert text in part
-        assert text in page
+    assert all(text in page for text in preference_findings.findings(found))
     assert "(experiments/results/preferences_budgets.png)" in part
     for name in ("budgets.png", "odds.png", "curves.png", "accuracy.png"):
         assert f"(../preferences_{name})" in page

@@ -269,14 +269,15 @@ def test_a_page_in_both_forms(tmp_path: Path) -> None:
     picture = tmp_path / "a picture.png"
     picture.write_bytes(b"\x89PNG")
     table = Table(("name", "n"), (("a|b", "1"), ("c", "2")), caption="About *it*.", fold="All")
-    page = Page("T <1>", "lead", (Section("S", (Text("x < y"), table, Figure(picture, "F"))),))
+    page = Page("T <b>", "> lead", (Section("S", (Text("A & B: x < y > z &lt; <!-- "), table, Figure(picture, "F"))),))
     made = html(page)
     assert outline(made).cells == ["name", "n", "a|b", "1", "c", "2"]
     assert "<summary>All</summary>" in made
     assert 'content="width=device-width' in made
     assert "prefers-color-scheme: dark" in made
     told = markdown(page, tmp_path / "sub")
-    assert "# T \\<1\\>" in told
-    assert "x \\< y" in told
+    assert "# T \\<b>" in told
+    assert "\n\\> lead\n" in told
+    assert "A & B: x < y > z \\&lt; \\<!--" in told
     assert "](../a%20picture.png)" in told
     assert markdown_table(table).splitlines()[:3] == ["| name | n |", "| --- | ---: |", "| a\\|b | 1 |"]

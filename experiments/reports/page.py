@@ -188,9 +188,14 @@ def _markdown_block(block: Block, folder: Path) -> str:
 
 
 def _markdown_row(cells: Sequence[str], plain: bool = True) -> str:
-    return "| " + " | ".join(_plain(cell) if plain else cell for cell in cells) + " |"
+    return "| " + " | ".join(_literal(cell) if plain else cell for cell in cells) + " |"
 
 
 def _plain(text: str) -> str:
-    """Text on one line that Markdown takes literally."""
-    return re.sub(r"[\\`*<>|&#]|\](?=[(\[:])", r"\\\g<0>", " ".join(text.split()))
+    """Text on a line of its own that Markdown takes literally."""
+    return re.sub(r"^[>#]", r"\\\g<0>", _literal(text))
+
+
+def _literal(text: str) -> str:
+    """Text within a line that Markdown takes literally; signs that mean nothing where they stand stay as they are."""
+    return re.sub(r"[\\`*|]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", " ".join(text.split()))

@@ -32,6 +32,12 @@ def findings(study: Study) -> list[str]:
     return [sentence for sentence in told if sentence]
 
 
+def in_short(study: Study) -> list[str]:
+    """Those for the README: what labels are worth beside the true reward, of which kind, and with faults."""
+    told = [_reward_learning(study), _labels(study), _faults(study)] if study.budgets else []
+    return [sentence for sentence in told if sentence]
+
+
 def _score(study: Study, agent: str, dataset: str, labels: str, budget: int, noise: str = "none") -> Interval:
     wanted: dict[str, object] = {"agent": agent, "dataset": dataset, "labels": labels}
     if labels not in UNLABELLED:
@@ -51,21 +57,27 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
+def unbeaten(study: Study, labels: str) -> dict[str, int]:
+    """On how many tasks nobody who learns from the same labels lies above each agent, with the most of them."""
+    counts = dict.fromkeys(labelled(study), 0)
+    for dataset in study.datasets:
+        scores = {agent: _score(study, agent, dataset, labels, study.budgets[-1]) for agent in counts}
+        scores = {agent: score for agent, score in scores.items() if math.isfinite(score.low)}
+        for agent, score in scores.items():
+            counts[agent] += all(order(other, score) != "above" for other in scores.values())
+    return counts
+
+
 def _unbeaten(study: Study) -> str:
-    """Which agent to pick: on how many tasks nobody who learns from the same labels is above."""
-    most, parts = study.budgets[-1], []
+    parts = []
     for labels in study.labels:
-        counts = dict.fromkeys(_labelled(study), 0)
-        for dataset in study.datasets:
-            scores = {agent: _score(study, agent, dataset, labels, most) for agent in counts}
-            scores = {agent: score for agent, score in scores.items() if math.isfinite(score.low)}
-            for agent, score in scores.items():
-                counts[agent] += all(order(other, score) != "above" for other in scores.values())
+        counts = unbeaten(study, labels)
         ranked = sorted(counts, key=lambda agent: -counts[agent])
-        parts.append(f"with {words(labels)} labels {listed([f'{agent} {counts[agent]}' for agent in ranked])}")
+        parts.append(f"{words(labels)} labels {listed([f'{agent} {counts[agent]}' for agent in ranked])}")
     return (
-        f"Which to pick: of {len(study.datasets)} tasks, with {most} labels, the number on which no other agent's "
-        f"interval lies above (a wide interval helps): {'; '.join(parts)}."
+        f"On so many of {len(study.datasets)} tasks, with {study.budgets[-1]} labels, no other agent that learned from "
+        f"the same labels is clearly better: {'; '.join(parts)}. Clearly: its whole interval is higher, which is hard "
+        "to reach where an agent's seeds differ much."
     )
 
 
@@ -137,7 +149,7 @@ def _labels(study: Study) -> str:
     if not {"partial_return", "regret"} <= set(study.labels):
         return ""
     told: dict[str, list[str]] = {}
-    for agent in _labelled(study):
+    for agent in labelled(study):
         pair = [
             over_tasks(study, agent, labels=labels, budget=study.budgets[-1], noise="none")
             for labels in ("regret", "partial_return")
@@ -156,7 +168,7 @@ def _budgets(study: Study) -> str:
         return ""
     few, most = study.budgets[0], study.budgets[-1]
     told: dict[str, list[str]] = {}
-    for agent in _labelled(study):
+    for agent in labelled(study):
         for labels in study.labels:
             pair = [over_tasks(study, agent, labels=labels, budget=count, noise="none") for count in (most, few)]
             if all(math.isfinite(one.low) for one in pair):
@@ -179,7 +191,7 @@ def _faults(study: Study) -> str:
         budget, tasks = int(rows[0]["budget"]), list(dict.fromkeys(row["dataset"] for row in rows))
         wrong = sum(float(row["label_errors"]) for row in rows) / len(rows)
         told: dict[str, list[str]] = {}
-        for agent in _labelled(study):
+        for agent in labelled(study):
             for labels in study.labels:
                 pair = [
                     over_tasks(study, agent, tasks, labels=labels, budget=budget, noise=kind)
@@ -201,7 +213,7 @@ def _best(study: Study) -> str:
     for dataset in study.datasets:
         found = {
             f"{agent} ({words(labels)})": point
-            for agent in _labelled(study)
+            for agent in labelled(study)
             for labels in study.labels
             if math.isfinite(point := _score(study, agent, dataset, labels, study.budgets[-1]).point)
         }
@@ -211,5 +223,6 @@ def _best(study: Study) -> str:
     return f"The highest score with {study.budgets[-1]} labels: {listed(parts)}." if parts else ""
 
 
-def _labelled(study: Study) -> list[str]:
+def labelled(study: Study) -> list[str]:
+    """The agents that learn from labels."""
     return [agent for agent in study.agents if study.of(agent=agent)[0]["labels"] not in UNLABELLED]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from .blocks import README, bullets, joined, picture, seen_from
 from .page import markdown_table
+from .preference_advice import advice, short_table
 from .preference_figures import ACCURACY, BUDGETS, CURVES, ODDS
-from .preference_findings import findings, listed
+from .preference_findings import findings, in_short, listed
 from .preference_rows import Study, read_study, short
 from .preference_tables import accuracy_table, budget_table, task_table
 from .rows import Row, read_rows
 
-PREFIX, PAGE = "preferences_", "preferences.md"
+PREFIX, PAGE, TITLE = "preferences_", "preferences.md", "Which preference method to pick"
+NAMES = "What the agents' names stand for: [Agents](#agents)."
 SEARCH = "preferences_search.csv"
 STUDY_FILES = {
     "preferences.csv": "preferences.csv",
@@ -36,12 +38,14 @@ def preferences_part(results: Path) -> str:
     """
     study = read_study(results, PREFIX)
     blocks = [
-        "## Which preference method to pick",
+        f"## {TITLE}",
+        bullets(advice(study)),
         _design(study),
-        markdown_table(task_table(study)),
-        bullets(findings(study)),
+        markdown_table(short_table(study)) if study.budgets else "",
+        NAMES,
+        bullets(in_short(study)),
         _picture(results, BUDGETS),
-        f"Faulty answers, fewer pairs, held-out accuracy, curves and settings: [docs/{PAGE}](docs/{PAGE}).",
+        f"All agents on all tasks, faulty answers, held-out accuracy, settings: [docs/{PAGE}](docs/{PAGE}).",
         _source(study),
     ]
     return joined(blocks)
@@ -56,7 +60,8 @@ def preferences_page(results: Path, folder: Path) -> str:
     study = read_study(results, PREFIX)
     root = seen_from(folder, results)
     blocks = [
-        "# Which preference method to pick",
+        f"# {TITLE}",
+        bullets(advice(study)),
         _design(study),
         "## With the most labels",
         markdown_table(task_table(study)),

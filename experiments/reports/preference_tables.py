@@ -32,8 +32,8 @@ def task_table(study: Study) -> Table:
         rows=tuple(lines),
         words=2,
         caption=f"Scores after the last update with {most} labelled pairs without faults: interquartile mean over "
-        f"{_seeds(study)} seeds [95 % bootstrap interval], {' or '.join(map(str, episodes))} episodes each; 0 = random "
-        "policy, 100 = the best policy of the run that made the data (for Hopper and HalfCheetah no expert).",
+        f"{seeds(study)} seeds [95 % bootstrap interval], {' or '.join(map(str, episodes))} episodes each. "
+        f"{scale_words()}",
     )
 
 
@@ -72,7 +72,7 @@ def budget_table(study: Study) -> Table:
         rows=tuple(lines),
         words=2,
         caption=f"Interquartile mean over {len(study.thorough)} tasks ({', '.join(map(short, study.thorough))}) and "
-        f"{_seeds(study)} seeds of the score after the last update [95 % interval of a bootstrap within tasks].{where}",
+        f"{seeds(study)} seeds of the score after the last update [95 % interval of a bootstrap within tasks].{where}",
     )
 
 
@@ -108,6 +108,13 @@ def over_tasks(study: Study, agent: str, tasks: list[str] | None = None, **wante
     return stratified_bootstrap(np.array(columns).T, iqm, seed=BOOTSTRAP_SEED)
 
 
+def scale_words() -> str:
+    """What counts 0 and 100."""
+    return (
+        "0 = random policy, 100 = the best policy of the run that made the data (for Hopper and HalfCheetah no expert)."
+    )
+
+
 def interval_cell(found: Interval) -> str:
     """``88.1 [86.0, 89.9]``."""
     return "-" if math.isnan(found.point) else f"{found.point:.1f} [{found.low:.1f}, {found.high:.1f}]"
@@ -117,7 +124,8 @@ def _labels(study: Study, agent: str) -> list[str]:
     return list(dict.fromkeys(row["labels"] for row in study.of(agent=agent)))
 
 
-def _seeds(study: Study) -> int:
+def seeds(study: Study) -> int:
+    """How many there are."""
     return len({row["seed"] for row in study.members})
 
 

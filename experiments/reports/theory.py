@@ -21,6 +21,8 @@ from .rows import Row, read_rows
 
 CHECKS = "checks.csv"
 PREFIX = "check_"
+SHOWN = 3
+"""Figures that the README has; the page has them all."""
 NUMBERS = ("estimate", "low", "high", "bound", "slack", "seconds", "p_value", "control_estimate", "cpu_seconds")
 COLUMNS = (
     "id", "paper", "claim", "verdict", "control", "control_what", "at_least", "provenance", *NUMBERS, "size", "seed",
@@ -138,20 +140,23 @@ def _table(rows: Sequence[Row], caption: str) -> Table:
 
 
 def checks_part(results: Path) -> str:
-    """The README's part: how many checks held, what did not, and the figures.
+    """The README's part: how many checks held, what did not, and the first figures.
 
     Raises:
         InputError: the table is missing or damaged.
     """
     rows = read_checks(results / CHECKS)
-    blocks = [f"{_tally(rows)} [docs/theory.md](docs/theory.md) has them all."]
+    drawn = [row for row in rows if row["caption"] and (results / f"{PREFIX}{row['id']}.png").is_file()]
+    blocks = [f"{_tally(rows)} [docs/theory.md](docs/theory.md) has them all, with {_figures(drawn)}."]
     if missed := [f"{row['id']} ({row['verdict']})" for row in rows if row["verdict"] != "PASS"]:
         blocks += [f"Not held, or not told apart from chance: {', '.join(missed)}."]
-    for row in rows:
-        name = f"{PREFIX}{row['id']}.png"
-        if row["caption"] and (results / name).is_file():
-            blocks += [f"![{row['id']}: {row['claim']}](experiments/results/{name})"]
+    for row in drawn[:SHOWN]:
+        blocks += [f"![{row['id']}: {row['claim']}](experiments/results/{PREFIX}{row['id']}.png)"]
     return "\n\n".join([*blocks, _source(rows)])
+
+
+def _figures(drawn: Sequence[Row]) -> str:
+    return f"{len(drawn)} {'figure' if len(drawn) == 1 else 'figures'}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
