@@ -13,7 +13,7 @@ import pytest
 
 from experiments import cli
 from experiments.reports import report
-from experiments.reports.page import Figure, Page, Section, Table, Text, html, markdown, markdown_table
+from experiments.reports.page import Figure, Page, Section, Table, Text, html, markdown, markdown_table, narrow
 from pbrl.errors import InputError
 
 VOID = {"meta", "img", "br"}
@@ -280,4 +280,6 @@ def test_a_page_in_both_forms(tmp_path: Path) -> None:
     assert "\n\\> lead\n" in told
     assert "A & B: x < y > z \\&lt; \\<!--" in told
     assert "](../a%20picture.png)" in told
+    wide = Table(("n",), (("a|b", "1 [-2, 3.5]"),))
+    assert markdown_table(narrow(wide)).splitlines()[2] == "| a\\|b | 1 [-2,\u00a03.5] |"
     assert markdown_table(table).splitlines()[:3] == ["| name | n |", "| --- | ---: |", "| a\\|b | 1 |"]

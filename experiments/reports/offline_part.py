@@ -12,7 +12,7 @@ from .offline_figures import CURVES
 from .offline_findings import findings, in_short
 from .offline_rows import PUBLISHED, Offline, read_offline, read_published, short
 from .offline_tables import best_table, last_table, published_table
-from .page import markdown_table
+from .page import markdown_table, narrow
 from .preference_findings import listed
 
 PREFIX, PAGE = "offline_", "offline.md"
@@ -51,7 +51,12 @@ def offline_part(results: Path) -> str:
     """
     blocks = [f"## {TITLE}"]
     for found, ending in _studies(results):
-        blocks += [_design(found), _missing(found), markdown_table(last_table(found, 0)), bullets(in_short(found))]
+        blocks += [
+            _design(found),
+            _missing(found),
+            markdown_table(narrow(last_table(found, 0))),
+            bullets(in_short(found)),
+        ]
         blocks += [_picture(results, ending)]
     blocks += [f"Best scores, all settings, and what others have published: [docs/{PAGE}](docs/{PAGE})."]
     blocks += [_source(found, ending) for found, ending in _studies(results)]

@@ -6,6 +6,7 @@ Everything that is put on a page is plain text and is escaped here, once, whatev
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -141,6 +142,12 @@ def markdown(page: Page, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def narrow(table: Table) -> Table:
+    """The table with hard spaces in its intervals: in columns too narrow for a cell these keep on one line each."""
+    rows = tuple(tuple(re.sub(r"\[(\S+), ", "[\\1,\u00a0", cell) for cell in row) for row in table.rows)
+    return dataclasses.replace(table, rows=rows)
+
+
 def markdown_table(table: Table) -> str:
     """The table as GitHub's Markdown, with its caption."""
     rule = ["---" if column < table.words else "---:" for column in range(len(table.header))]
@@ -198,4 +205,5 @@ def _plain(text: str) -> str:
 
 def _literal(text: str) -> str:
     """Text within a line that Markdown takes literally; signs that mean nothing where they stand stay as they are."""
-    return re.sub(r"[\\`*|]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", " ".join(text.split()))
+    line = re.sub(r"[^\S\u00a0]+", " ", text).strip()  # a hard space keeps words together on purpose
+    return re.sub(r"[\\`*|]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", line)

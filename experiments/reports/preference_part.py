@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from .blocks import README, bullets, joined, picture, seen_from
-from .page import markdown_table
+from .page import markdown_table, narrow
 from .preference_advice import advice, short_table
 from .preference_figures import ACCURACY, BUDGETS, CURVES, ODDS
 from .preference_findings import findings, in_short, listed
@@ -40,9 +40,9 @@ def preferences_part(results: Path) -> str:
     blocks = [
         f"## {TITLE}",
         bullets(advice(study)),
-        _design(study),
-        markdown_table(short_table(study)) if study.budgets else "",
         NAMES,
+        _design(study),
+        markdown_table(narrow(short_table(study))) if study.budgets else "",
         bullets(in_short(study)),
         _picture(results, BUDGETS),
         f"All agents on all tasks, faulty answers, held-out accuracy, settings: [docs/{PAGE}](docs/{PAGE}).",
