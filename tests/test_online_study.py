@@ -196,27 +196,25 @@ def test_an_agent_reaches_the_aim_by_gains_on_two_data_sets_and_less_regret_on_o
     assert gained(study, "fam_o2o") == ["a"]
     sentences = findings(study)
     assert "iql gains online on a, loses on b (intervals of the gain)." in sentences
-    assert "ro2o improves online over its own offline score on a and b (2 asked: reached)." in sentences
-    (saves,) = (line for line in sentences if line.startswith("ro2o has a lower regret than fine-tuned iql on a (1"))
-    assert "1 asked: reached" in saves
+    assert "ro2o improves online over its own offline score on a and b (aim: 2, reached)." in sentences
+    (saves,) = (line for line in sentences if line.startswith("ro2o has a lower regret than fine-tuned iql on a (aim"))
+    assert "aim: 1, reached" in saves
     assert "a lower, 30.2 against 40.2 (begins at 40.0 against 50.0, gains 20.2 against 0.2); b higher" in saves
     (improves,) = (line for line in sentences if line.startswith("fam_o2o improves online"))
-    assert "on a (2 asked: not reached): b -9.8 [" in improves
+    assert "on a (aim: 2, not reached): b -9.8 [" in improves
     assert len(sentences) == 2 * 2 + 1
     assert in_short(study) == [
-        "fam_o2o gains online on a (2 asked: not reached), loses on b; its regret is lower than that of fine-tuned iql "
-        "on a (1 asked: reached), higher on b (begins at 40.0 against 50.0).",
-        "ro2o gains online on a and b (2 asked: reached); its regret is lower than that of fine-tuned iql on a "
-        "(1 asked: reached), higher on b (begins at 40.0 against 50.0).",
+        "fam_o2o gains online on a (aim: 2, not reached), loses on b; its regret is lower than that of fine-tuned iql "
+        "on a (aim: 1, reached), higher on b (begins at 40.0 against 50.0).",
+        "ro2o gains online on a and b (aim: 2, reached); its regret is lower than that of fine-tuned iql on a "
+        "(aim: 1, reached), higher on b (begins at 40.0 against 50.0).",
         "iql gains online on a, loses on b.",
     ]
 
 
 def test_what_is_not_reached_is_said() -> None:
     sentences = findings(told(iql=[(50, 50, 40)], uni_o4=[(50, 60, 45)]))
-    assert sentences[1].startswith(
-        "uni_o4 has a lower regret than fine-tuned iql on no data set (1 asked: not reached)"
-    )
+    assert sentences[1].startswith("uni_o4 has a lower regret than fine-tuned iql on no data set (aim: 1, not reached)")
 
 
 def test_a_stack_that_is_missing_is_told_and_breaks_nothing(folder: Path, tmp_path: Path) -> None:

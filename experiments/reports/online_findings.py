@@ -35,6 +35,17 @@ def in_short(study: OnlineStudy) -> list[str]:
     return [_aims(study, agent) for agent in (*FAMILY, *others) if agent in study.agents]
 
 
+def aims(study: OnlineStudy) -> str:
+    """What the family was to reach, before the sentences that say whether it did; "" without any of it."""
+    family = [agent for agent in FAMILY if agent in study.agents]
+    if not family:
+        return ""
+    return (
+        f"What {listed(family)} were to reach: a gain online on {GAINS} data sets at least, and on {SAVINGS} a lower "
+        f"regret than fine-tuned {BASELINE}'s. By whose intervals lie apart:"
+    )
+
+
 def gained(study: OnlineStudy, agent: str) -> list[str]:
     """The data sets on which an agent's gain over its own offline score is above 0 with its whole interval."""
     return [name for name in study.datasets if _of(study, "gain", agent, name).low > 0]
@@ -81,7 +92,7 @@ def _aims(study: OnlineStudy, agent: str) -> str:
     """Both aims of an agent in one sentence, with a verdict for those that had them."""
     rises, falls, lower, higher = gained(study, agent), lost(study, agent), saved(study, agent), wasted(study, agent)
     aims = [(GAINS, len(rises)), (SAVINGS, len(lower))]
-    asked = [f" ({least} asked: {'' if many >= least else 'not '}reached)" for least, many in aims]
+    asked = [f" (aim: {least}, {'' if many >= least else 'not '}reached)" for least, many in aims]
     asked = asked if agent in FAMILY else ["", ""]
     text = f"{agent} gains online on {_names(rises)}{asked[0]}" + (f", loses on {_names(falls)}" if falls else "")
     if agent == BASELINE or BASELINE not in study.agents:
@@ -95,7 +106,7 @@ def _improves(study: OnlineStudy, agent: str) -> str:
     """Whether an agent gains on as many data sets as were asked for; where it does not, what it did."""
     rises = gained(study, agent)
     verdict = "reached" if len(rises) >= GAINS else "not reached"
-    told = f"{agent} improves online over its own offline score on {_names(rises)} ({GAINS} asked: {verdict})"
+    told = f"{agent} improves online over its own offline score on {_names(rises)} (aim: {GAINS}, {verdict})"
     rest = [name for name in study.datasets if name not in rises and study.of(agent=agent, dataset=name)]
     parts = []
     for name in rest if len(rises) < GAINS else ():
@@ -119,7 +130,7 @@ def _saves(study: OnlineStudy, agent: str) -> str:
         parts.append(f"{told}{_why(study, agent, name)}")
     if not parts:
         return f"Regret of {agent}: there is no {BASELINE} to compare it with."
-    asked = f"{SAVINGS} asked: {verdict}"
+    asked = f"aim: {SAVINGS}, {verdict}"
     return f"{agent} has a lower regret than fine-tuned {BASELINE} on {_names(lower)} ({asked}): {'; '.join(parts)}."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..online_study.settings import AGENTS, TASKS, published_counts
 from .blocks import README, bullets, joined, picture, seen_from
 from .online_figures import FIGURE
-from .online_findings import findings, in_short
+from .online_findings import aims, findings, in_short
 from .online_rows import CURVES, MEMBERS, OnlineStudy, read_online
 from .online_tables import change_table, either, regret_table, short_table
 from .page import markdown_table
@@ -32,6 +32,7 @@ def online_part(results: Path) -> str:
         _design(study),
         _missing(study),
         markdown_table(short_table(study)),
+        aims(study),
         bullets(in_short(study)),
         _picture(results),
         f"Intervals, dips, best scores, and where each agent's updates draw from: [docs/{PAGE}](docs/{PAGE}).",
@@ -54,6 +55,7 @@ def online_page(results: Path, folder: Path) -> str:
         _missing(study),
         "## Regret online",
         markdown_table(regret_table(study)),
+        aims(study),
         bullets(findings(study)),
         _picture(results, seen_from(folder, results)),
         "## Before and after",
