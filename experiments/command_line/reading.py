@@ -103,8 +103,16 @@ def _check_values(kind: Any, arguments: Sequence[str]) -> None:
             raise InputError(f"{name} is given without values, expected one or several, or {name} left out")
 
 
-def _whole(found: re.Match[str]) -> str:
-    return f"{found[1]} is {found[2]}, expected a whole number"
+_SAID: tuple[tuple[str, str], ...] = (
+    (r"Error parsing (--\S+): invalid literal for int\(\) .*?: (.*)", r"\1 is \2, expected a whole number"),
+    (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2, expected a number"),
+    (r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 is \2, expected numbers"),
+    (r"Missing from [^:]*: (--\S+ [A-Z]+|\S+)(?: \[.*?\])? (.*)", r"\1 is missing: \2"),
+    (r"Missing value for argument '(.*?)'.*", r"\1 is given without a value, expected one"),
+    (r"Unrecognized options: (.*)", r"unexpected \1, expected no more than the help tells"),
+    (r"Error parsing \w+: ", ""),
+)
+"""What tyro says -> as a sentence of ours."""
 
 
 def _complaint(text: str) -> str:
@@ -115,14 +123,12 @@ def _complaint(text: str) -> str:
         if said and not words.strip("─-"):
             break
         said += [words] if words.strip("─-") else []
-    text = re.sub(r"^Error parsing (--\S+): invalid literal for int\(\) .*?: (.*)", _whole, " ".join(said))
-    complaint = (
-        re.sub(r"^Error parsing \w+: ", "", text)
-        .removesuffix("(required)")
-        .strip(" .")
-        .replace(". Expected", ", expected")
-    )
-    return re.sub(r"expected one of \(.*?\)", _choices, complaint)
+    whole = " ".join(said).removesuffix("(required)").strip(" .")
+    for theirs, ours in _SAID:
+        whole = re.sub(f"^{theirs}", ours, whole)
+    if " [INT " in text:
+        whole = whole.replace("expected numbers", "expected whole numbers")
+    return re.sub(r"expected one of \(.*?\)", _choices, whole.replace(". Expected", ", expected"))
 
 
 def _choices(found: re.Match[str]) -> str:
