@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,22 @@ def test_other_answers_in_the_place_of_a_run_s_are_refused(
     shutil.copy(files / "crowd.hdf5", mine)
     assert cli.main(["train", "--resume", str(run.folder)]) == 2
     assert "answers was" in capsys.readouterr().err
+
+
+def test_where_only_ties_would_be_held_out_none_are(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = Preferences.load(files / "answers.hdf5")
+    label = torch.full_like(told.label, 0.5)
+    seen = told.split(0.1, rng.fold(rng.keys([0])[0], "held out"))[0].pairs.segments.row
+    label[torch.isin(told.pairs.segments.row[told.pairs.first], seen)] = 1.0
+    dataclasses.replace(told, label=label).save(tmp_path / "ties.hdf5")
+    words = ["--dataset", str(files / "small.hdf5"), "--labels", str(tmp_path / "ties.hdf5"), "--hidden", "8"]
+    assert cli.main(["train", "cpl", *words, *QUICK, "--held-out", "0.1", "--out", str(tmp_path)]) == 0
+    assert "that would be held out (1) are ties" in " ".join(capsys.readouterr().err.split())
+    (answers,) = Run.open(only_run(tmp_path)).config["identity"]["answers"]
+    assert answers["train"]["pairs"] == 12
+    assert answers["held_out"] is None
 
 
 def test_the_folder_of_a_file_is_no_part_of_what_labels_are() -> None:

@@ -222,7 +222,12 @@ def test_to_moves_every_tensor() -> None:
 
 
 def test_describe_is_a_table_of_what_matters() -> None:
-    data = dataset(name="local/x/y-v1", env="X-v5", info={"reference": [0, 10], "curve": list(range(99))})
+    info = {
+        "reference": [0, 10],
+        "curve": list(range(99)),
+        "parts": [{"policy": "poor", "mean_return": -42.24886379}, {"policy": "expert", "mean_return": 1.0}],
+    }
+    data = dataset(name="local/x/y-v1", env="X-v5", info=info)
     lines = dict(line.split("  ", 1) for line in data.describe().splitlines())
     table = {key.strip(): value.strip() for key, value in lines.items()}
     assert table["data set"] == "local/x/y-v1"
@@ -232,6 +237,7 @@ def test_describe_is_a_table_of_what_matters() -> None:
     assert table["episode length"] == "min 3, mean 4, max 5"
     assert table["fingerprint"] == data.fingerprint
     assert table["info reference"] == "[0, 10]"
+    assert table["info parts"] == "policy poor, mean_return -42.25; policy expert, mean_return 1"
     assert table["info curve"].startswith("[0, 1, 2,")
     assert table["info curve"].endswith(" ...")
     assert max(map(len, data.describe().splitlines())) < 120

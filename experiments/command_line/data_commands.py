@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pbrl import data as datasets
-from pbrl.data import Dataset, hdf5, registry
+from pbrl.data import Dataset, hdf5, minari, registry
 from pbrl.data.files import SUFFIXES
 from pbrl.data.join import joined
 from pbrl.errors import InputError
@@ -171,10 +171,11 @@ def _line(name: str) -> tuple[str, ...]:
 def _describe(options: DescribeOptions) -> None:
     path = datasets.resolve(options.name)
     dataset = datasets.load(options.name)
-    print(dataset.describe())
-    print(
-        f"\n{path}\nregret labels: {'yes, it comes with an oracle critic' if has_oracle(path) else 'no oracle critic'}"
-    )
+    print(f"{dataset.describe()}\n\n{path}")
+    if "reference" in dataset.info:
+        low, high = dataset.info["reference"]
+        print(f"scores: 0 is a mean return of {low:.4g}, of a random policy, and 100 one of {high:.4g}, of the expert")
+    print(f"regret labels: {'yes, it comes with an oracle critic' if has_oracle(path) else 'no oracle critic'}")
 
 
 def has_oracle(path: Path) -> bool:
@@ -228,4 +229,6 @@ def _foreign(file: str, horizon: int | None) -> Dataset:
         raise InputError(
             f"--horizon has no effect on {file}, expected it with a D4RL file alone: Minari stores all ends"
         )
+    if not path.is_dir() and not (minari.root() / file).is_dir():
+        raise InputError(f"{file}: no such file or folder, nor a local Minari data set, expected one of these")
     return datasets.load_minari(path if path.is_dir() else file)

@@ -187,9 +187,8 @@ def table(restored: Restored, scores: Scores, reference: tuple[float, float] | N
     returns = returns_of(restored.learner, scores)
     values = returns.pop("return") if reference is None else normalise(scores.mean, reference)
     several = reference is None and bool(returns)
-    made = Table(
-        title=f"{'weighed ' * several}{title(metric)}, after {restored.updates} updates: {what}", title_justify="left"
-    )
+    reached = f"{restored.updates} update{'s' * (restored.updates != 1)}"
+    made = Table(title=f"{'weighed ' * several}{title(metric)}, after {reached}: {what}", title_justify="left")
     made.add_column("members")
     for name in ("seeds", "IQM with 95 % interval", "worst seed", "best seed"):
         made.add_column(name, justify="right")

@@ -175,6 +175,8 @@ def _check(options: LabelOptions) -> None:
     for name, share in (("overlap", options.overlap), ("repeat", options.repeat)):
         if not 0.0 <= share <= 1.0:
             raise InputError(f"{name} is {share:g}, expected a share of 0 to 1")
+    if not 0 <= options.port < 1 << 16:
+        raise InputError(f"port is {options.port}, expected 0 (any) to 65535")
     if not 0 <= options.seed < 1 << 63:
         raise InputError(f"seed is {options.seed}, expected a number from 0 to below 2 to the power of 63")
     if not options.question.strip() or len(options.question) > 300:

@@ -242,7 +242,7 @@ def start(planned: Plan) -> Run:
     named = tuple(name.rsplit("/", 1)[-1] for name in labels)
     if options.online.env_steps and planned.simulator is not None:
         named = (planned.simulator.env.replace("/", "-"),)
-    title = options.run.name or "-".join((planned.request.agent, *named))
+    title = "-".join((planned.request.agent, *named)) if options.run.name is None else options.run.name
     data, label = options.data, options.label
     kept = dataclasses.replace(
         options,

@@ -126,6 +126,9 @@ def _split(stored: Preferences, name: str, held_out: float, key: Tensor) -> Answ
     if not held_out:
         return Answers(stored, None)
     train, held = stored.split(held_out, key)
+    if not held.decisive.any():
+        ties = f"the pairs of {name} that would be held out ({len(held)}) are ties, which nobody can predict"
+        return Answers(stored, None, f"{ties}: all are learned from, a larger --held-out holds out more")
     dropped = len(stored) - len(train) - len(held)
     note = (
         f"{dropped} of the {len(stored)} pairs of {name} are not used, as they share steps with the pairs to learn from"

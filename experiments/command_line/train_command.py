@@ -67,6 +67,8 @@ def _resumed(arguments: Sequence[str]) -> Path | None:
     if "resume" not in given:
         return None
     others = [name for name in given if name != "resume"]
+    if list(arguments) == ["--resume"]:
+        raise InputError("--resume is given without a run, expected the folder that pbrl train has printed")
     if others or not arguments[0].startswith("-") or len(given["resume"]) != 1:
         found = f"--{others[0].replace('_', '-')}" if others else " ".join(arguments)
         raise InputError(f"--resume takes everything from the run, found also {found!r}, expected --resume RUN alone")

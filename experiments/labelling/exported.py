@@ -103,5 +103,6 @@ def write_table(store: Store, path: Path) -> None:
 
 
 def _plain(cells: Sequence[object]) -> list[object]:
-    """Cells that no table program takes for a formula: annotators choose their own names."""
-    return [f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@") else cell for cell in cells]
+    """Cells that no table program takes for a formula, as annotators choose their own names; seconds of 3 digits."""
+    plain = (f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@") else cell for cell in cells)
+    return [round(cell, 3) if isinstance(cell, float) else cell for cell in plain]

@@ -48,6 +48,11 @@ def find_files(places: Sequence[Path]) -> IndexFiles:
     Raises:
         InputError: not one of each.
     """
+    for place in places:
+        if not place.exists():
+            raise InputError(
+                f"{place}: no such file or folder, expected the index files of others' labels, or an .npz file"
+            )
     folder = places[0] if len(places) == 1 and places[0].is_dir() else None
     paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder is not None else list(places)
     kinds: dict[str, list[Path]] = {"labels": [], "first": [], "second": []}

@@ -118,7 +118,7 @@ def _annotator(name: str, mine: Sequence[Said], by_pair: dict[str, dict[str, Sai
     return {
         "name": name,
         "answers": counts,
-        "median_seconds": median(a.seconds for a in mine),
+        "median_seconds": round(median(a.seconds for a in mine), 3),
         "repeated": _share(sum(again[False]), len(again[False])),
         "mirrored": _share(sum(again[True]), len(again[True])),
         "first": _share(counts["first"], counts["first"] + counts["second"]),

@@ -222,7 +222,7 @@ class Dataset:
             "rew": _range(self.rew) if self.rew.dim() == 1 else "; ".join(map(_range, self.rew.T)),
         }
         for key, value in self.info.items():
-            words = str(value)
+            words = _words(value)
             table[f"info {key}"] = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
         width = max(map(len, table))
         return "\n".join(f"{key:<{width}}  {value}" for key, value in table.items())
@@ -246,6 +246,18 @@ def _shift(obs: Tensor, act: Tensor, rew: Tensor, term: Tensor, trunc: Tensor) -
     earlier[-1] = False
     trunc = earlier & ~term & ~trunc
     return obs[keep], act[keep], rew[keep], next_obs[keep], term[keep], trunc[keep]
+
+
+def _words(value: object) -> str:
+    """Metadata as words: numbers to four digits, what belongs together between semicolons."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        nested = any(isinstance(each, dict) for each in value)
+        return "; ".join(map(_words, value)) if nested else f"[{', '.join(map(_words, value))}]"
+    return str(value)
 
 
 def _range(values: Tensor) -> str:
