@@ -127,7 +127,8 @@ def theory_page(results: Path, folder: Path) -> str:
             sections.append(
                 Section(f"{row['id']}: {row['paper']}", (Text(row["caption"]), Figure(picture, row["claim"])))
             )
-    return markdown(Page("Theory checks", f"{_tally(rows)} {_source(rows)}", tuple(sections)), folder)
+    lead = f"{_tally(rows)} {_source(rows)}".replace("`", "")  # a page's text is taken literally
+    return markdown(Page("Theory checks", lead, tuple(sections)), folder)
 
 
 def _table(rows: Sequence[Row], caption: str) -> Table:
