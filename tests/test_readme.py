@@ -22,8 +22,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | threads, check=False)
     assert done.returncode == 0, done.stderr
-    data = re.search(r"mean return in the data (-[\d.]+)", done.stdout)
-    learned = re.search(r"Interval\(point=(-[\d.]+)", done.stdout)
+    data = re.search(r"mean return in the data: (-[\d.]+)", done.stdout)
+    learned = re.search(r"95 % interval: (-[\d.]+) \[", done.stdout)
     assert data is not None
     assert learned is not None
     assert float(learned[1]) > 0.7 * float(data[1]), "the agent has learned nothing"  # returns are negative
