@@ -202,3 +202,16 @@ def test_customary_references_fit_their_problems() -> None:
 def test_grids_of_weights_stay_small() -> None:
     assert [fronts.weight_steps(k) for k in (2, 6)] == [100, 11]
     assert all(len(pareto.simplex_grid(k, fronts.weight_steps(k))) <= fronts.GRID for k in range(2, 10))
+
+
+def test_stages_fit_into_the_rollouts_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The extension stage comes also in a run that is much shorter than the paper's 240 updates before it."""
+    words = ["c_morl", *TINY, "--policies", "2", "--episodes", "1", *CORNER, "--out", str(tmp_path)]
+    assert cli.main(["train", *words]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    run = Run.open(only_run(tmp_path))
+    settings, saved = run.config["identity"]["settings"], run.saved()
+    assert saved is not None
+    assert settings["init_updates"] < saved.updates
+    assert f"--init-updates {settings['init_updates']} (the paper's 240)" in said
+    assert cli.main(["train", "--resume", str(run.folder)]) == 0

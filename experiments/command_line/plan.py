@@ -83,7 +83,8 @@ def plan(request: Request) -> Plan:
     """
     options = request.options
     online = options.online.env_steps > 0
-    request, notes = fitted(request)
+    asked = request
+    request, notes = fitted(asked)
     on = machine(options.machine, options.all_updates)
     dataset = load_dataset(options.data)
     named = options.label.labels
@@ -93,6 +94,10 @@ def plan(request: Request) -> Plan:
     where = simulator(options.data, dataset, spec) if options.run.episodes or online else None
     population = populate(request, named or ("none",), on)
     learner = make_learner(request, spec, population)
+    if alone and (rollouts := _rollouts(learner, options)):
+        request, notes = fitted(asked, rollouts)  # each of them is one update
+        population = populate(request, named or ("none",), on)
+        learner = make_learner(request, spec, population)
     check_learner(learner, request.agent, population.members.shared, options)
     check_online_effect(options, request.given, on_policy="rollout" in wants_online(learner), agent=request.agent)
     check_front(learner, request.agent, options, request.given)
@@ -158,14 +163,22 @@ def plan(request: Request) -> Plan:
     return Plan(request, on, population, learner, source, lessons, tests, where, identity, tuple(notes), turns)
 
 
+def _per_rollout(learner: Learner) -> int:
+    """Environment steps of a member's rollout; 0 for learners of single steps."""
+    return wants_online(learner).get("rollout", 0) * int(getattr(learner, "environments", 1))
+
+
+def _rollouts(learner: Learner, options: TrainOptions) -> int:
+    """How many rollouts a member plays; 0 for learners of single steps."""
+    size = _per_rollout(learner)
+    return -(-options.online.env_steps // size) if size else 0
+
+
 def _rounded(learner: Learner, options: TrainOptions) -> list[str]:
     """What to tell where steps come in whole rollouts, and more are taken than were asked for."""
-    steps = wants_online(learner).get("rollout")
-    if steps is None or not options.online.env_steps:
-        return []
-    per_rollout = steps * int(getattr(learner, "environments", 1))
-    taken = -(-options.online.env_steps // per_rollout) * per_rollout
-    if taken == options.online.env_steps:
+    per_rollout = _per_rollout(learner)
+    taken = _rollouts(learner, options) * per_rollout
+    if taken in (0, options.online.env_steps):
         return []
     asked = f"--env-steps {options.online.env_steps}"
     return [f"{taken} environment steps are taken for {asked}: a rollout has {per_rollout}, in all copies together"]

@@ -112,12 +112,16 @@ def machine(options: MachineOptions, updates: int) -> Machine:
     return Machine(device, options.precision, wanted and compiler.available())
 
 
-def fitted(request: Request) -> tuple[Request, list[str]]:
+def fitted(request: Request, updates: int | None = None) -> tuple[Request, list[str]]:
     """The request with stages that fit into its updates, and sentences about what was shortened.
 
     The papers' schedules are for runs of up to a million updates. Where the first stages (or the warm-up of an agent of
     one stage) would take all updates, every count of a schedule that was not given on the command line is scaled down
     alike. Schedules of a whole run end with a shorter one.
+
+    Args:
+        request: what is to be trained.
+        updates: how many it makes; by default those on data.
     """
     algorithm = agents.find(request.agent)
     shared = dict(request.shared)
@@ -125,7 +129,7 @@ def fitted(request: Request) -> tuple[Request, list[str]]:
     decisive = stages or counts
     last = max((shared[name] for name in decisive), default=0)
     free = [name for name in counts if name not in request.given]
-    updates = request.options.run.updates
+    updates = request.options.run.updates if updates is None else updates
     fit = last < updates or not all(name in free for name in decisive)
     factor = 1.0 if fit else _FIRST_STAGES * updates / last
     wanted = {name: max(1, round(shared[name] * factor)) if shared[name] else 0 for name in free}
