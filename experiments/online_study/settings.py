@@ -42,8 +42,8 @@ class Task:
     folder: str = ""
 
 
-def _locomotion(name: str, env: str, tier: str) -> Task:
-    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, 10_000, 10_000, 5, name)
+def _locomotion(name: str, env: str, tier: str, count: int) -> Task:
+    return Task(f"local/{name}/{tier}-v1", env, tier, 100_000, count, count, 5, name)
 
 
 TASKS: dict[str, Task] = {
@@ -51,8 +51,8 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("local/pointmass/medium-v1", "PointMass-v0", "medium", 20_000, 1000, 2500, 10),
         Task("local/reacher/mixed-v1", "Reacher-v5", "mixed", 20_000, 1000, 2500, 10),
-        _locomotion("hopper", "Hopper-v5", "medium"),
-        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay"),
+        _locomotion("hopper", "Hopper-v5", "medium", 50_000),
+        _locomotion("halfcheetah", "HalfCheetah-v5", "medium-replay", 10_000),
     )
 }
 QUICK_TASKS = ("local/pointmass/medium-v1",)
