@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("starlette", "uvicorn")
 DATABASE = "labels.sqlite"
+_FEW = 500  # answers for which the reward model's default sizes are far too much
 HELP = """usage: pbrl label DATASET|FOLDER [OPTIONS]
        pbrl label COMMAND ...
 
@@ -260,7 +261,8 @@ def _export(options: ExportOptions) -> None:
     ties = len(found) - int(found.decisive.sum())
     print(f"{len(found)} answers by {found.by.who}, {ties} of them ties: {target}\nand {target.with_suffix('.csv')}")
     source = found.pairs.segments.source
-    print(f"Train on them: pbrl train reward_model --dataset {source} --labels {target}")
+    modest = " --updates 500 --hidden 64 64 --batch-size 32" if len(found) < _FEW else ""
+    print(f"Train on them: pbrl train reward_model --dataset {source} --labels {target}{modest}")
 
 
 def _results(options: ResultOptions) -> None:

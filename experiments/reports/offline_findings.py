@@ -66,11 +66,8 @@ def _cloning(found: Offline) -> str:
         pairs = [(_interval(found, agent, name), _interval(found, "bc", name)) for name in found.datasets]
         sides = [order(*pair) for pair in pairs if all(math.isfinite(one.low) for one in pair)]
         parts.append(f"{agent} above on {sides.count('above')} and below on {sides.count('below')}")
-    return (
-        f"Against cloning (bc), by whose intervals lie apart, of {len(found.datasets)} data sets: {'; '.join(parts)}."
-        if parts
-        else ""
-    )
+    number = f"of {len(found.datasets)} data sets" if len(found.datasets) > 1 else "on one data set"
+    return f"Against cloning (bc), by whose intervals lie apart, {number}: {'; '.join(parts)}." if parts else ""
 
 
 def _data(found: Offline) -> str:

@@ -122,7 +122,7 @@ def _design(found: Offline) -> str:
         else ""
     )
     return (
-        f"{len(found.agents)} agents on {len(found.datasets)} data sets ({kind}; "
+        f"{len(found.agents)} agents on {len(found.datasets)} data set{'s' * (len(found.datasets) > 1)} ({kind}; "
         f"{listed([f'{int(n):,}' for n in dict.fromkeys(row['transitions'] for row in found.members)])} transitions), "
         f"{len({row['seed'] for row in found.members})} seeds in one stack: {_or(updates)} updates of {_or(batches)} "
         f"transitions, hidden layers {' or '.join(widths)}.{small}"
