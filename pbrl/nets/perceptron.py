@@ -19,11 +19,11 @@ _APPLY: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": torch.nn.functional.leaky_relu_,
     "tanh": torch.tanh_,
 }
-# Of the gradient, which it overwrites, and of what the activation put out.
+# Of the gradient and of what the activation put out; not in place, so that gradients have gradients, too.
 _UNDO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda grad, y: torch.ops.aten.threshold_backward.grad_input(grad, y, 0.0, grad_input=grad),
-    "leaky_relu": lambda grad, y: torch.ops.aten.leaky_relu_backward.grad_input(grad, y, 0.01, True, grad_input=grad),
-    "tanh": lambda grad, y: torch.ops.aten.tanh_backward.grad_input(grad, y, grad_input=grad),
+    "relu": lambda grad, y: torch.ops.aten.threshold_backward(grad, y, 0.0),
+    "leaky_relu": lambda grad, y: torch.ops.aten.leaky_relu_backward(grad, y, 0.01, True),
+    "tanh": torch.ops.aten.tanh_backward,
 }
 
 
