@@ -1,7 +1,7 @@
 """Whole perceptrons as one node of autograd's graph, for losses that are not compiled.
 
-With a node for each product, bias and activation, a network of a few hundred units takes as long to keep account of as
-to compute. Here the account is kept by hand: what a layer puts in, and how its product and activation are undone.
+With a node for each product, bias and activation, a network of a few hundred units takes nearly as long to keep account
+of as to compute. Here the account is kept by hand: what a layer puts in, and how its product and activation are undone.
 """
 
 from __future__ import annotations
