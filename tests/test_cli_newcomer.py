@@ -53,7 +53,8 @@ def test_a_share_of_users_that_is_nobody(users: int, share: float, who: str) -> 
 
 @pytest.mark.parametrize(("users", "share"), [(3, 1 / 3), (3, 0.0), (3, 1.0), (4, 0.2), (1, 0.1)])
 def test_a_share_of_users_that_is_somebody(users: int, share: float) -> None:
-    TrainOptions(label=LabelOptions(label_users=users, label_opposed=share))
+    kept = TrainOptions(label=LabelOptions(label_users=users, label_opposed=share)).label
+    assert (kept.label_users, kept.label_opposed) == (users, share)
 
 
 def test_more_steps_than_asked_for_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ class StackedMLP(nn.Module):
         """[P, B, in] (or [P, E, B, in], a batch per copy) -> [P, (E,) B, out]. ``key`` [P] switches dropout on."""
         on_cpu, drops = x.device.type == "cpu", self.rate is not None and key is not None
         if torch.compiler.is_compiling():
-            if self._as_one(x, key):
+            if not drops and self._as_one(x):
                 return self._whole(x)
         elif on_cpu and not drops and x.shape[-2] <= _BLOCK and products.get_precision() == "float32":
             layers = cast("list[StackedLinear]", list(self.layers))
@@ -164,11 +164,9 @@ class StackedMLP(nn.Module):
             x = activation(x)
         return self.layers[-1](x)  # type: ignore[no-any-return]
 
-    def _as_one(self, x: Tensor, key: Tensor | None) -> bool:
-        """Whether one operator can go through all layers."""
-        if not kernels.ready() or x.dtype != torch.float32 or x.device.type != "cpu":
-            return False
-        if self.activation not in _SLOPES or (self.rate is not None and key is not None):
+    def _as_one(self, x: Tensor) -> bool:
+        """Whether one operator can go through all layers, where no units are dropped."""
+        if not kernels.ready() or x.dtype != torch.float32 or x.device.type != "cpu" or self.activation not in _SLOPES:
             return False
         sizes = [weight.shape[-2:] for weight in list(self.parameters())[::2]]
         return products.get_precision() == "float32" or all(
