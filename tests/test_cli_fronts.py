@@ -16,10 +16,10 @@ from experiments import cli
 from experiments.command_line.evaluate import policy_for
 from experiments.command_line.front_options import CUSTOMARY
 from experiments.command_line.restored import restore
+from pbrl import pareto
 from pbrl.errors import InputError
 from pbrl.evaluation import evaluate
 from pbrl.fronts import front as fronts
-from pbrl.fronts import pareto
 from pbrl.records.run import Run
 from tests.test_resume import only_run
 

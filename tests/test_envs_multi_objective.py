@@ -25,8 +25,8 @@ from envs.multi_objective import (
 )
 from envs.multi_objective.analytic import Bandit
 from envs.multi_objective.sea_treasure import CONCAVE, CONVEX
+from pbrl import pareto
 from pbrl.errors import InputError
-from pbrl.fronts import pareto
 from pbrl.play.vector_env import RestartableEnv
 
 OURS = sorted(multi_objective.RULES)

@@ -16,10 +16,10 @@ import envs
 from agents.multi_objective.c_morl import CMORL, CMORLConfig
 from agents.on_policy.ppo import PPO, PPOConfig
 from envs.multi_objective.analytic import Bandit
-from pbrl import grouped, rng
+from pbrl import grouped, pareto, rng
 from pbrl.data.rollout import Rollout
 from pbrl.errors import InputError
-from pbrl.fronts import archive, constraints, pareto
+from pbrl.fronts import archive, constraints
 from pbrl.fronts.archive import Archive
 from pbrl.loops import Playing, on_policy
 from pbrl.members import sweep

@@ -22,8 +22,8 @@ from experiments.morl_study.settings import EXTENSIONS, FULL, QUICK, TASKS, Plan
 from experiments.reports import morl_findings, morl_part, tables
 from experiments.reports.morl_rows import KNOWN, Fronts, read_fronts
 from experiments.reports.morl_tables import quality_table, short, spread, task_table, volume_table
+from pbrl import pareto
 from pbrl.errors import InputError
-from pbrl.fronts import pareto
 from pbrl.records import checkpoint
 
 SIZES: dict[str, Any] = {"steps": 8, "environments": 2, "batch_size": 8, "epochs": 1, "hidden": (4,), "archive": 6}

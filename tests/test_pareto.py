@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pbrl import pareto
 from pbrl.errors import InputError
-from pbrl.fronts import pareto
-from pbrl.fronts.pareto import Convention
+from pbrl.pareto import Convention
 
 Points = NDArray[np.float64]
 

@@ -36,13 +36,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pbrl import grouped, losses, rng
+from pbrl import grouped, losses, pareto, rng
 from pbrl.agent import Metrics
 from pbrl.data.rollout import Rollout
 from pbrl.data.source import Batch, Wants
 from pbrl.descent import descent
 from pbrl.errors import InputError
-from pbrl.fronts import pareto
 from pbrl.fronts.archive import Archive
 from pbrl.fronts.constraints import released_barrier
 from pbrl.fronts.extension import Constraint, Extension

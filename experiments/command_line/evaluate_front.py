@@ -11,11 +11,11 @@ import torch
 from rich.table import Table
 
 import envs
+from pbrl import pareto
 from pbrl.agent import Learner
 from pbrl.errors import InputError
 from pbrl.evaluation import Floats, rollout
 from pbrl.fronts import front as fronts
-from pbrl.fronts import pareto
 from pbrl.fronts.front import Frontier
 from pbrl.records.run import Run
 from pbrl.spec import Spec

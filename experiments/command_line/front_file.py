@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pbrl import pareto
 from pbrl.data.files import replacing
 from pbrl.errors import InputError
 from pbrl.evaluation import Floats
-from pbrl.fronts import pareto
 from pbrl.fronts.front import Front
 
 NAME = "front.csv"

@@ -21,9 +21,8 @@ from torch import Tensor
 
 import envs
 from agents.multi_objective.c_morl import CMORL
-from pbrl import loops, rng
+from pbrl import loops, pareto, rng
 from pbrl.evaluation import rollout
-from pbrl.fronts import pareto
 from pbrl.loops import Playing
 from pbrl.members import sweep
 from pbrl.parts.actor_critic import ActorCritic

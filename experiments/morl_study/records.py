@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.multi_objective import FruitTree, Regulator, SeaTreasure, rules
+from pbrl import pareto
 from pbrl.data.files import replacing
-from pbrl.fronts import pareto
 
 from ..reports.morl_rows import FRONTS, GROWTH, KNOWN, MORL
 from ..reports.rows import write_rows

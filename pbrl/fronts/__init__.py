@@ -1,1 +1,1 @@
-"""Several objectives: sets of returns, archives of policies, how they grow and act."""
+"""Several objectives: archives of policies, how they grow, act and are measured."""

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import pareto
 from ..evaluation import EVALUATION_SEED, Agent, rollout
 from ..play.vector_env import VectorEnv
-from . import pareto
 from .archive import Archive, crowding
 
 Floats = NDArray[np.float64]
@@ -147,7 +147,7 @@ def weight_steps(objectives: int) -> int:
 
 
 def qualities(front: Front, reference: tuple[float, ...] | None) -> Mapping[str, list[float]]:
-    """What each member's front is worth, by the names under which a run records it; see ``pbrl.fronts.pareto``.
+    """What each member's front is worth, by the names under which a run records it; see ``pbrl.pareto``.
 
     A front of which no point dominates the reference has hypervolume 0. Without a reference there is none; without
     policies there is only their number.

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import grouped
+from .. import grouped, pareto
 from ..members import Members
 from ..parts.actor_critic import ActorCritic
 from ..spec import Spec
-from . import pareto
 from .archive import Archive
 
 

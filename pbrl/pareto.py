@@ -17,7 +17,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputError
+from .errors import InputError
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
