@@ -11,7 +11,6 @@ from pbrl.members import sweep
 
 from .contract import case_of, weights
 
-
 IN_DOUBLE = {"vpl"}
 """Where Adam enlarges float32's rounding beyond the bound, as gradients are nearly 0: compared in float64 instead."""
 
